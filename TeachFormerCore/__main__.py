@@ -1,0 +1,7 @@
+"""``python -m TeachFormerCore`` is the program ``teachformer``."""
+
+import sys
+
+from .commands import main
+
+sys.exit(main())

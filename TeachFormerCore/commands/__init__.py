@@ -1,0 +1,83 @@
+"""The command line: one module per command, loaded only when it is called.
+
+A command's module has ``add_arguments(parser)`` and ``run(arguments) -> exit code``; one whose options come from a
+typed configuration has ``parse(argv)`` instead of the first.
+"""
+
+import argparse
+import errno
+import importlib
+import sys
+import traceback
+from collections.abc import Sequence
+
+from .. import __version__
+from ..errors import EXIT_CANCELLED, InputError, TeachFormerError
+
+COMMANDS = {
+    "segment": "segment one case with a trained model",
+    "evaluate": "score a model on a dataset, beside simple baselines",
+    "models": "list, check, import and remove model folders",
+    "demo": "segment a synthetic phantom and, where the data is, a real case",
+    "data": "check, split and prepare datasets",
+    "networks": "the networks of the two papers with their sizes, measured",
+    "train": "train one network",
+    "export": "make a model folder of a finished run",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command; its exit code: 0 done, 1 some failed, 2 input, 3 install, 4 internal, 130 cancelled."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if not argv or argv[0] not in COMMANDS:
+        return _without_command(argv)
+    command, options = argv[0], argv[1:]
+    try:
+        module = importlib.import_module(f".{command}", __name__)
+        if hasattr(module, "parse"):
+            arguments = module.parse(options)
+        else:
+            description = COMMANDS[command]
+            parser = argparse.ArgumentParser(
+                prog=f"teachformer {command}", description=f"{description[0].upper()}{description[1:]}."
+            )
+            module.add_arguments(parser)
+            arguments = parser.parse_args(options)
+        return module.run(arguments)
+    except TeachFormerError as error:
+        return _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _fail("cancelled", EXIT_CANCELLED)
+    except BrokenPipeError:  # the reader of our output has closed it, e.g. `| head`
+        sys.stderr.close()
+        return EXIT_CANCELLED
+    except MemoryError:
+        return _fail("The memory ran out: close other programs, or give a smaller region (--region-ras).", 4)
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
+            return _fail(str(InputError(f"Writing failed ({error}): free some space or choose another folder.")), 2)
+        traceback.print_exc()
+        return _fail(f"An internal error ({type(error).__name__}: {error}). Please report it with the lines above.", 4)
+
+
+def _without_command(argv: Sequence[str]) -> int:
+    listing = "\n".join(f"  {name:<10} {text}" for name, text in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog="teachformer",
+        usage="teachformer COMMAND ... (teachformer COMMAND --help tells more)",
+        description="Light segmentation networks distilled from transformer teachers, for CT, PET and MR.",
+        epilog=f"commands:\n{listing}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"teachformer {__version__}")
+    unknown = [word for word in argv if not word.startswith("-")]
+    if unknown:
+        parser.error(f"there is no command '{unknown[0]}': choose one of {', '.join(COMMANDS)}")
+    parser.parse_args(argv)
+    parser.print_help(sys.stderr)
+    return 2
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"teachformer: error: {message}", file=sys.stderr)
+    return code

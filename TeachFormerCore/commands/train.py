@@ -1,0 +1,25 @@
+"""``teachformer train``: one network from one typed configuration; the same run resumes."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The configuration from ``--config`` with any key overridden; ``--print_config`` shows what results."""
+    from ..training.command_line import parse_config
+
+    return argparse.Namespace(config=parse_config("train", argv))
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Trains, or resumes, and says where the run lies."""
+    from ..training.run_folder import read_manifest
+    from ..training.train import train
+
+    folder = train(arguments.config)
+    manifest = read_manifest(folder)
+    score = manifest["val_dice"]
+    result = f"Dice {score:.4f} on {len(manifest['patients']['validation'])} val patients" if score else "no val cases"
+    print(f"{Path(folder)}: {manifest['steps']} steps, {result} (model grid, see per_case.csv)")
+    return 0

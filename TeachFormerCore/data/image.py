@@ -1,0 +1,193 @@
+"""Images in and out: one checked way to read a volume, one safe way to write it."""
+
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from ..errors import InputError
+from .dicom import dicom_series_files as dicom_series_files
+from .dicom import read_dicom_series
+from .integrity import damage, itk_reason, non_finite_voxels
+
+IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
+WRITABLE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
+
+
+def image_ending(path: Path) -> str:
+    """The file's image ending (``.nii.gz``, ``.nrrd``, ...), lower case, or ``""``."""
+    name = path.name.lower()
+    return next((ending for ending in IMAGE_ENDINGS if name.endswith(ending)), "")
+
+
+def read_image(path: str | Path, *, single_slice: bool = False) -> sitk.Image:
+    """Reads a 3D scalar volume: a file SimpleITK reads, or a folder with one DICOM series.
+
+    Values are as stored after the file's own slope and intercept; spacing in mm, origin and direction in LPS.
+
+    Args:
+        path: the file or folder.
+        single_slice: whether a 2D image, or a volume with one slice, will do; it comes as a volume with one slice.
+
+    Raises:
+        InputError: no such file, empty, truncated, not an image, not 3D, not scalar, or several or no DICOM series.
+    """
+    path = Path(path)
+    image = read_dicom_series(path) if path.is_dir() else _read_file(path)
+    if image.GetNumberOfComponentsPerPixel() != 1:
+        raise InputError(f"{path} has {image.GetNumberOfComponentsPerPixel()} values per voxel: give a scalar image.")
+    if image.GetPixelID() in (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64):
+        raise InputError(f"{path} has complex voxels: give a scalar image, e.g. their magnitude.")
+    if single_slice and image.GetDimension() == 2:
+        image = sitk.JoinSeries(image)
+    if image.GetDimension() != 3:
+        raise InputError(f"{path} is {image.GetDimension()}D: give a 3D volume, one file per channel.")
+    if not single_slice and 1 in image.GetSize():
+        size = " x ".join(map(str, image.GetSize()))
+        raise InputError(f"{path} holds a single slice ({size} voxels): a 3D volume is needed.")
+    return image
+
+
+def read_finite_image(path: str | Path) -> sitk.Image:
+    """As :func:`read_image`, but refuses the NaN and infinite values that ITK reads as 0 from a NIfTI file.
+
+    Raises:
+        InputError: as ``read_image``, or a value that is not finite.
+    """
+    path = Path(path)
+    image = read_image(path)
+    count = non_finite_voxels(path) if path.is_file() else 0
+    if count:
+        raise InputError(f"{path} holds {count} voxels that are NaN or infinite: export the image again without them.")
+    return image
+
+
+def _read_file(path: Path) -> sitk.Image:
+    if not path.exists():
+        raise InputError(f"{path} does not exist: check the path.")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path} is empty (0 bytes): copy or export it again.")
+    try:
+        image = sitk.ReadImage(str(path))
+    except RuntimeError as error:
+        raise InputError(
+            f"{path} could not be read as an image, it may be truncated or of another kind "
+            f"({itk_reason(error)}): export it again as NIfTI, NRRD or MHA."
+        ) from error
+    if fault := damage(path, image):
+        raise InputError(f"{path} {fault}: copy or export it again.")
+    return image
+
+
+class _HeldVoxels:
+    """Keeps an image alive as long as an array looks at its voxels, which SimpleITK's own view does not."""
+
+    def __init__(self, image: sitk.Image) -> None:
+        self._image = image
+        self.__array_interface__ = sitk.GetArrayViewFromImage(image).__array_interface__
+
+
+def voxels(image: sitk.Image) -> np.ndarray:
+    """A read-only view of the voxels as ``(z, y, x)``, the order of arrays everywhere in the core.
+
+    The image may be a temporary one, but must not be changed while the view is in use.
+    """
+    return np.asarray(_HeldVoxels(image))
+
+
+def image_like(array: np.ndarray, reference: sitk.Image) -> sitk.Image:
+    """An image with the voxels of ``array`` ``(z, y, x)`` on the grid of ``reference``."""
+    image = sitk.GetImageFromArray(array)
+    image.CopyInformation(reference)
+    return image
+
+
+def check_writable(path: Path) -> None:
+    """Refuses an output path that could not be written, before any work is done.
+
+    Raises:
+        InputError: the ending is no image format's, or the folder is missing or not writable.
+    """
+    if image_ending(path) not in WRITABLE_ENDINGS:
+        raise InputError(f"{path} has no image ending: use one of {', '.join(WRITABLE_ENDINGS)}.")
+    check_folder(path)
+
+
+def check_folder(path: Path) -> None:
+    """Refuses an output file whose folder is missing or not writable, or that is itself a folder."""
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: give the name of a file.")
+    if not path.parent.is_dir():
+        raise InputError(f"The folder {path.parent} for the output {path.name} does not exist: create it first.")
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"The folder {path.parent} for the output {path.name} is not writable.")
+
+
+class OutputFiles:
+    """Files that appear together or not at all: each is written under a temporary name beside its place.
+
+    Use as a context manager; on a clean exit every file is renamed to its name, on an error none remains.
+    """
+
+    def __init__(self) -> None:
+        self._pending: list[tuple[Path, Path]] = []
+
+    def __enter__(self) -> "OutputFiles":
+        return self
+
+    def temporary(self, path: Path) -> Path:
+        """A temporary name in the folder of ``path`` with the same image ending."""
+        ending = image_ending(path) or path.suffix
+        try:
+            handle, name = tempfile.mkstemp(prefix=".teachformer-", suffix=ending, dir=path.parent)
+        except OSError as error:
+            raise _cannot_write(path, str(error.strerror)) from error
+        os.close(handle)
+        self._pending.append((Path(name), path))
+        return Path(name)
+
+    def write_image(self, image: sitk.Image, path: Path) -> None:
+        """Writes an image and reads it back, since the image libraries do not notice every full disk."""
+        temporary = self.temporary(path)
+        try:
+            sitk.WriteImage(image, str(temporary), useCompression=True)
+            same = np.array_equal(voxels(_read_file(temporary)), voxels(image), equal_nan=True)
+        except (RuntimeError, OSError) as error:
+            raise _cannot_write(path, itk_reason(error)) from error
+        except InputError as error:
+            raise _cannot_write(path, "what was written cannot be read back") from error
+        if not same:
+            raise _cannot_write(path, "what was written reads back differently")
+
+    def write_text(self, text: str, path: Path) -> None:
+        """Writes a UTF-8 text file."""
+        try:
+            self.temporary(path).write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise _cannot_write(path, str(error.strerror)) from error
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self._publish()
+        finally:
+            for temporary, _path in self._pending:
+                temporary.unlink(missing_ok=True)
+
+    def _publish(self) -> None:
+        umask = os.umask(0)
+        os.umask(umask)
+        for temporary, path in self._pending:
+            try:
+                temporary.chmod(0o666 & ~umask)  # mkstemp makes files that only their owner reads
+                os.replace(temporary, path)
+            except OSError as error:
+                raise _cannot_write(path, str(error.strerror)) from error
+
+
+def _cannot_write(path: Path, reason: str) -> InputError:
+    return InputError(
+        f"{path} could not be written ({reason}): check that the disk is not full and that the folder is writable."
+    )

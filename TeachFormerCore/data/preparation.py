@@ -1,0 +1,161 @@
+"""From a dataset to prepared cases: resampled along the patient axes, normalised per channel, stored once.
+
+The same two steps, :func:`to_model_grid` for one image and ``channels.normalise``, serve inference.
+"""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from ..errors import InputError
+from .channels import Channel, background_value, default_normalisation, modality_of, normalise
+from .dataset import Case, Dataset
+from .grid import Grid, patient_grid, resample
+from .image import read_finite_image, read_image, voxels
+from .prepared import PreparationPlan, PreparedData, is_prepared, open_prepared, write_plan
+from .units import check_channel
+
+
+def to_model_grid(images: dict[str, sitk.Image], channels: Sequence[Channel], grid: Grid) -> np.ndarray:
+    """The normalised image ``(C, z, y, x)`` float32 on the model's grid; an absent channel is 0, its background."""
+    arrays = [
+        normalise(
+            voxels(resample(images[channel.name], grid, background=background_value(channel.modality))),
+            channel.normalisation,
+        )
+        if channel.name in images
+        else np.zeros(grid.size[::-1], np.float32)
+        for channel in channels
+    ]
+    return np.stack(arrays)
+
+
+def plan_preparation(
+    dataset: Dataset, *, channels: Sequence[str], spacing: tuple[float, float, float]
+) -> PreparationPlan:
+    """The plan for a dataset's labelled cases, with the default normalisation of each channel's modality.
+
+    Raises:
+        InputError: a channel the dataset does not have, a case without label, or a missing file.
+    """
+    by_name = {name.lower(): name for name in dataset.channels}
+    unknown = [name for name in channels if name.lower() not in by_name]
+    if unknown:
+        raise InputError(
+            f"The dataset {dataset.folder} has no channel {', '.join(unknown)}: it has {', '.join(dataset.channels)}."
+        )
+    names = [by_name[name.lower()] for name in channels]
+    files = [file for case in dataset.cases for file in _files(case, names)]
+    return PreparationPlan(
+        dataset=dataset.name,
+        licence=dataset.licence,
+        reference=dataset.reference,
+        channels=tuple(
+            Channel(name=name, modality=modality_of(name), normalisation=default_normalisation(modality_of(name)))
+            for name in names
+        ),
+        labels=dataset.labels,
+        spacing=spacing,
+        patients=dataset.patients(),
+        sources={file.relative_to(dataset.folder).as_posix(): _sha256(file) for file in files},
+    )
+
+
+def prepare(
+    dataset: Dataset,
+    plan: PreparationPlan,
+    folder: Path,
+    *,
+    on_case: Callable[[], None] = lambda: None,
+) -> PreparedData:
+    """Prepares every case into ``folder``, unless the same plan is there already.
+
+    The folder is built under a temporary name and renamed, so that it is whole or absent.
+
+    Args:
+        dataset: the source, only read.
+        plan: of that dataset.
+        folder: the folder to make.
+        on_case: called after each case.
+
+    Raises:
+        InputError: an image cannot be read or used, or the folder holds something else.
+    """
+    if is_prepared(folder):
+        prepared = open_prepared(folder)
+        if prepared.plan.key() == plan.key():
+            return prepared
+    if folder.exists():
+        raise InputError(f"{folder} exists and does not hold this preparation: name another folder or remove it.")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+
+        def one(case: Case) -> tuple[float, float, float]:
+            view = _prepare_case(case, plan, building)
+            on_case()
+            return view
+
+        with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+            views = dict(zip(plan.patients, pool.map(one, dataset.cases), strict=True))
+        write_plan(building, plan, views)
+        os.replace(building, folder)
+    except BaseException:
+        shutil.rmtree(building, ignore_errors=True)
+        raise
+    return open_prepared(folder)
+
+
+def _prepare_case(case: Case, plan: PreparationPlan, folder: Path) -> tuple[float, float, float]:
+    from safetensors.numpy import save_file
+
+    images = {channel.name: read_finite_image(case.images[channel.name]) for channel in plan.channels}
+    reference = Grid.of(images[plan.channels[0].name])
+    grid = patient_grid(reference, plan.spacing)
+    for channel in plan.channels:
+        check_channel(images[channel.name], channel, str(case.images[channel.name]))
+    image = to_model_grid(images, plan.channels, grid)
+    assert case.label is not None  # plan_preparation refuses cases without one
+    label = read_image(case.label)
+    values = np.unique(voxels(label))
+    unknown = sorted(set(values.tolist()) - set(plan.labels.values()))
+    if unknown:
+        raise InputError(
+            f"{case.label} holds the label values {unknown}, which are not in dataset.json: "
+            "run 'teachformer data check'."
+        )
+    classes = _resample_label(label, values, grid)
+    save_file({"image": image.astype(np.float16), "label": classes}, folder / f"{case.name}.safetensors")
+    return reference.field_of_view_mm()
+
+
+def _resample_label(label: sitk.Image, values: np.ndarray, grid: Grid) -> np.ndarray:
+    """Labels on the model's grid: each by linear interpolation of its mask, the largest wins; smoother than nearest."""
+    classes = np.zeros(grid.size[::-1], np.uint8)
+    strongest = np.full(classes.shape, 0.5, np.float32)
+    for value in values[values > 0]:
+        share = voxels(resample(sitk.Cast(label == float(value), sitk.sitkFloat32), grid))
+        wins = share >= strongest
+        classes[wins], strongest[wins] = value, share[wins]
+    return classes
+
+
+def _files(case: Case, channels: Sequence[str]) -> list[Path]:
+    if case.label is None:
+        raise InputError(f"Case {case.name} has no label file: training needs one for every case.")
+    files = [*(case.images[name] for name in channels), case.label]
+    for file in files:
+        if not file.is_file():
+            raise InputError(f"{file} does not exist: run 'teachformer data check' on the dataset.")
+    return files
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()

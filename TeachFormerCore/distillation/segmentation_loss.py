@@ -1,0 +1,69 @@
+"""Eq. 3 of Teach-Former: the segmentation loss, focal + Dice."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+SMOOTH = 1e-5
+
+
+def soft_dice_loss(logits: Tensor, label: Tensor, *, whole_batch: bool = False) -> Tensor:
+    """1 - (2 sum p t + s) / (sum p + sum t + s), s = 1e-5, over the foreground classes; no squares.
+
+    Args:
+        logits: ``(B, classes, *S)``, class 0 the background.
+        label: ``(B, *S)``, whole numbers.
+        whole_batch: sums over the batch too, which gives empty 2D slices a useful gradient; per sample otherwise.
+
+    Returns:
+        The mean over samples and foreground classes, in 0..1.
+    """
+    probability = logits.softmax(1)[:, 1:]
+    target = F.one_hot(label.long(), logits.shape[1]).movedim(-1, 1)[:, 1:].to(probability)
+    over = (0, *range(2, logits.dim())) if whole_batch else tuple(range(2, logits.dim()))
+    overlap = (probability * target).sum(over)
+    total = probability.sum(over) + target.sum(over)
+    return (1 - (2 * overlap + SMOOTH) / (total + SMOOTH)).mean()
+
+
+def focal_loss(logits: Tensor, label: Tensor, *, gamma: float = 2.0) -> Tensor:
+    """Mean over batch and voxels of -(1 - p)^gamma log p, p the probability of the TRUE class.
+
+    With gamma 0 it is cross-entropy. The paper prints p as the foreground's probability, which would reward calling
+    everything foreground; the true-class form is the one its authors' earlier code has.
+
+    Args:
+        logits: ``(B, classes, *S)``.
+        label: ``(B, *S)``, whole numbers.
+        gamma: focusing parameter (Lin et al. 2017), 2 in the paper.
+    """
+    log_p = logits.log_softmax(1).gather(1, label.long().unsqueeze(1)).squeeze(1)
+    # -expm1 keeps 1 - p exact for p near 1, and its power has no infinite gradient for the gammas in use.
+    return (-((-torch.expm1(log_p)) ** gamma) * log_p).mean()
+
+
+class SegmentationLoss(nn.Module):
+    """Eq. 3 as named terms, computed in float32 whatever the precision around it.
+
+    Args:
+        focal_gamma: gamma of the focal term.
+        whole_batch_dice: see :func:`soft_dice_loss`.
+    """
+
+    def __init__(self, *, focal_gamma: float = 2.0, whole_batch_dice: bool = False) -> None:
+        super().__init__()
+        if focal_gamma < 0:
+            raise ValueError(f"focal_gamma must not be negative, it is {focal_gamma}.")
+        self.focal_gamma = focal_gamma
+        self.whole_batch_dice = whole_batch_dice
+
+    def forward(self, logits: Tensor, label: Tensor) -> dict[str, Tensor]:
+        """The terms ``dice`` and ``focal`` of logits ``(B, classes, *S)`` and label ``(B, *S)``."""
+        if logits.shape[2:] != label.shape[1:] or logits.shape[0] != label.shape[0]:
+            raise ValueError(f"logits {tuple(logits.shape)} and label {tuple(label.shape)} do not belong together.")
+        with torch.autocast(logits.device.type, enabled=False):
+            logits = logits.float()
+            return {
+                "dice": soft_dice_loss(logits, label, whole_batch=self.whole_batch_dice),
+                "focal": focal_loss(logits, label, gamma=self.focal_gamma),
+            }

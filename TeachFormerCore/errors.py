@@ -1,0 +1,39 @@
+"""What can go wrong, each with the exit code the command line answers with.
+
+A message is one clear sentence or two: the cause, the file, what to do about it.
+"""
+
+EXIT_SOME_FAILED = 1  # a batch in which some cases failed, or a check that found faults
+EXIT_CANCELLED = 130
+
+
+class TeachFormerError(Exception):
+    """An internal fault, divergence, or memory that ran out on the last rung."""
+
+    exit_code = 4
+
+
+class InputError(TeachFormerError):
+    """What the user gave is wrong: a file, an option, a full disk."""
+
+    exit_code = 2
+
+
+class MissingDependencyError(TeachFormerError):
+    """A package has to be installed first; the message names it and the extra that brings it."""
+
+    exit_code = 3
+
+
+def missing_dependency(package: str, *, extra: str, purpose: str) -> MissingDependencyError:
+    """The error for an optional package that is not there.
+
+    Args:
+        package: the name to import, e.g. ``pydicom``.
+        extra: the extra of TeachFormer that brings it, e.g. ``train``.
+        purpose: what it is needed for, as the end of the sentence "It is needed to ...".
+    """
+    return MissingDependencyError(
+        f"The Python package '{package}' is not installed. It is needed to {purpose}: "
+        f"pip install 'TeachFormer[{extra}]' (or pip install {package})."
+    )

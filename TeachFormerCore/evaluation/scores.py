@@ -1,0 +1,113 @@
+"""The scores of one mask against its reference, and their means over cases and labels."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from .overlap import dice, iou, volume_error_ml
+from .surface import surface_distances
+
+SURFACE_DICE_TOLERANCE_MM = 3.0
+METRICS = ("dice", "iou", "hd95_mm", "surface_dice", "volume_error_ml")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """One label of one case.
+
+    Dice, IoU and surface Dice (at 3 mm) are 0..1. Where prediction and reference are both empty there is nothing to
+    score: they and HD95 are None. Where only one is empty they are 0 and HD95, which does not exist, is None.
+
+    Attributes:
+        missed: the reference has the label, the prediction does not.
+        seen: the case's patient is among those the model was trained or tuned on.
+        diagonal_mm: of the image, the distance that the mean takes for a missed label's HD95.
+    """
+
+    case: str
+    label: str
+    dice: float | None
+    iou: float | None
+    hd95_mm: float | None
+    surface_dice: float | None
+    volume_error_ml: float
+    missed: bool
+    seen: bool
+    diagonal_mm: float
+
+    @property
+    def empty(self) -> bool:
+        """Whether prediction and reference are both empty."""
+        return self.dice is None
+
+    def row(self) -> dict[str, Any]:
+        """The fields of ``summary.json`` and ``per_case.csv``, in their order."""
+        fields = asdict(self)
+        del fields["diagonal_mm"]
+        return fields
+
+
+def score(
+    prediction: np.ndarray,
+    reference: np.ndarray,
+    *,
+    spacing: Sequence[float],
+    case: str,
+    label: str,
+    seen: bool = False,
+) -> Score:
+    """Scores a mask.
+
+    Args:
+        prediction: boolean or 0/1, ``(z, y, x)``.
+        reference: of the same shape.
+        spacing: voxel edges in mm in the order of the array's axes: z, y, x.
+        case: the case's name.
+        label: the label's name.
+        seen: see `Score`.
+
+    Raises:
+        ValueError: the shapes differ.
+        MissingDependencyError: scipy or monai is not installed.
+    """
+    if prediction.shape != reference.shape:
+        raise ValueError(f"The prediction {prediction.shape} and the reference {reference.shape} differ in shape.")
+    prediction, reference = prediction.astype(bool, copy=False), reference.astype(bool, copy=False)
+    distances = surface_distances(prediction, reference, spacing)
+    overlap = dice(prediction, reference)
+    if distances is not None:
+        surface_dice: float | None = distances.dice(SURFACE_DICE_TOLERANCE_MM)
+    else:
+        surface_dice = None if overlap is None else 0.0
+    return Score(
+        case=case,
+        label=label,
+        dice=overlap,
+        iou=iou(prediction, reference),
+        hd95_mm=None if distances is None else distances.hausdorff_mm(95),
+        surface_dice=surface_dice,
+        volume_error_ml=volume_error_ml(prediction, reference, spacing),
+        missed=bool(reference.any() and not prediction.any()),
+        seen=seen,
+        diagonal_mm=math.hypot(*(size * edge for size, edge in zip(reference.shape, spacing, strict=True))),
+    )
+
+
+def mean_scores(scores: Iterable[Score]) -> dict[str, float | None]:
+    """The mean of each metric over those scores that have it, or None where none has.
+
+    A missed label counts with the image's diagonal as its HD95: left out, a model that misses most of its cases would
+    read as well as its few hits. A false alarm where the reference is empty has Dice 0 and no HD95.
+    """
+    scores = list(scores)
+    means: dict[str, float | None] = {}
+    for metric in METRICS:
+        values = [getattr(one, metric) for one in scores]
+        if metric == "hd95_mm":
+            values = [one.diagonal_mm if one.missed else one.hd95_mm for one in scores]
+        values = [value for value in values if value is not None]
+        means[metric] = math.fsum(values) / len(values) if values else None
+    return means

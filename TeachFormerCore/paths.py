@@ -1,0 +1,51 @@
+"""Where runs, models and datasets are found; nothing is ever written into the checkout."""
+
+import os
+import sys
+from pathlib import Path
+
+from .errors import InputError
+
+SHIPPED_MODELS = Path(__file__).parent / "models"
+
+
+def user_data_folder() -> Path:
+    """The platform's folder for a program's data."""
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "TeachFormer"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Application Support" / "TeachFormer"
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "teachformer"
+
+
+def runs_folder() -> Path:
+    """``$TEACHFORMER_RUNS``, or ``runs`` in the user's data folder."""
+    return Path(os.environ.get("TEACHFORMER_RUNS") or user_data_folder() / "runs")
+
+
+def user_models_folder() -> Path:
+    """``$TEACHFORMER_MODELS``, or ``models`` in the user's data folder."""
+    return Path(os.environ.get("TEACHFORMER_MODELS") or user_data_folder() / "models")
+
+
+def data_folders() -> list[Path]:
+    """Where datasets are looked up by name: ``$TEACHFORMER_DATA``, then ``../shared/data``."""
+    named = os.environ.get("TEACHFORMER_DATA")
+    return ([Path(named)] if named else []) + [Path("..") / "shared" / "data"]
+
+
+def find_dataset(name: str | Path) -> Path:
+    """The folder of a dataset given by path or by name.
+
+    Raises:
+        InputError: there is no such folder.
+    """
+    candidates = [Path(name), *(folder / name for folder in data_folders())]
+    for candidate in candidates:
+        if candidate.is_dir():
+            return candidate.resolve()
+    looked = ", ".join(str(candidate) for candidate in candidates)
+    raise InputError(
+        f"No dataset '{name}': looked for the folders {looked}. Give its path, or set TEACHFORMER_DATA to the folder "
+        "that holds it."
+    )

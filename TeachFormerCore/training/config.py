@@ -1,0 +1,128 @@
+"""The configuration of a training: one typed YAML, checked before anything starts."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ..data.augmentation import AugmentationConfig
+from ..errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """Eq. 3 of Teach-Former.
+
+    Attributes:
+        dice: weight of the Dice term.
+        focal: weight of the focal term.
+        focal_gamma: focusing parameter.
+        whole_batch_dice: Dice over the batch instead of per sample.
+    """
+
+    dice: float = 1.0
+    focal: float = 1.0
+    focal_gamma: float = 2.0
+    whole_batch_dice: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimiserConfig:
+    """Adam with the learning rate lr * (1 - step / steps)^power.
+
+    Attributes:
+        learning_rate: at the first step.
+        weight_decay: L2 penalty as Adam's, on all parameters.
+        power: of the polynomial decay.
+    """
+
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    power: float = 0.9
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """A training of one network.
+
+    Attributes:
+        data: dataset folder, its name under TEACHFORMER_DATA, or a folder made by 'teachformer data prepare'.
+        run: run folder, under TEACHFORMER_RUNS unless absolute; the same run resumes.
+        network: name, see 'teachformer networks'.
+        channels: channels of the dataset, in the network's order.
+        patch_size: of a training view in voxels, z, y, x (y, x in 2D).
+        spacing: of the model's grid in mm, x, y, z along the patient axes.
+        splits: nnU-Net's splits_final.json; not needed for fold 'all'.
+        fold: number of the fold, or 'all' for every case (the model that ships; nothing is kept out).
+        max_steps: optimiser steps.
+        max_epochs: passes over the training cases, instead of max_steps.
+        seed: of weights, views, order and the tune patients.
+        protocol: 'sound' chooses on tune patients, kept out of the training ones; 'paper' chooses on the val cases.
+        patience: epochs without a better choice after which training stops and the best weights are kept; without it
+            all steps run and the final weights are kept. Teach-Former: 40.
+        check_every: epochs between two looks at the cases that choose.
+        batch_size: views per step.
+        image_size: the network is built for this size and inference uses windows of it; the patch size unless given.
+        network_arguments: passed on to the network.
+        loss: see LossConfig.
+        optimiser: see OptimiserConfig.
+        augmentation: see AugmentationConfig.
+        device: auto, cpu, cuda, cuda:N or mps.
+        precision: auto is bf16 where the device has it natively, fp32 elsewhere.
+        compile: torch.compile the network.
+        workers: processes that draw views; 0 draws them in the training process.
+        tensorboard: writes TensorBoard's logs beside metrics.csv.
+    """
+
+    data: str
+    run: str
+    network: str
+    channels: list[str]
+    patch_size: list[int]
+    spacing: list[float]
+    splits: str | None = None
+    fold: int | Literal["all"] = 0
+    max_steps: int | None = None
+    max_epochs: int | None = None
+    seed: int = 0
+    protocol: Literal["sound", "paper"] = "sound"
+    patience: int | None = None
+    check_every: int = 5
+    batch_size: int = 2
+    image_size: list[int] | None = None
+    network_arguments: dict[str, Any] = field(default_factory=dict)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    device: str = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    compile: bool = False
+    workers: int = 0
+    tensorboard: bool = False
+
+    def __post_init__(self) -> None:
+        problems = [
+            (bool(self.channels), "channels must name at least one channel"),
+            (len(self.patch_size) in (2, 3), "patch_size needs three numbers (z, y, x), or two in 2D"),
+            (all(n >= 32 and n % 16 == 0 for n in self.patch_size), "patch_size must be multiples of 16, 32 or more"),
+            (len(self.spacing) == 3 and all(s > 0 for s in self.spacing), "spacing needs three positive numbers in mm"),
+            ((self.max_steps is None) != (self.max_epochs is None), "give either max_steps or max_epochs"),
+            ((self.max_steps or self.max_epochs or 1) > 0, "max_steps and max_epochs must be positive"),
+            (self.fold == "all" or self.splits is not None, "a numbered fold needs splits, a splits_final.json"),
+            (self.batch_size > 0 and self.check_every > 0, "batch_size and check_every must be positive"),
+            (self.patience is None or self.patience > 0, "patience must be positive"),
+            (
+                self.protocol == "sound" or self.fold != "all",
+                "protocol 'paper' chooses on val cases, and fold 'all' has none",
+            ),
+            (
+                self.image_size is None or len(self.image_size) == len(self.patch_size),
+                "image_size must have as many numbers as patch_size",
+            ),
+        ]
+        for holds, sentence in problems:
+            if not holds:
+                raise InputError(f"The configuration cannot be used: {sentence}.")
+
+    @property
+    def window(self) -> tuple[int, ...]:
+        """The size the network is built for."""
+        return tuple(self.image_size or self.patch_size)

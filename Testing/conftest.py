@@ -1,0 +1,100 @@
+"""What the whole suite shares: real data where it is, the program as users start it, a tiny model."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parent.parent
+
+# One thread per process: the suite shares its cores with others, and two threads that spin lose most of the time.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def data_folder() -> Path | None:
+    """The folder of the real datasets, where there is one."""
+    for folder in (os.environ.get("TEACHFORMER_DATA"), REPOSITORY.parent / "shared" / "data"):
+        if folder and (Path(folder) / "STS_PETCT_MR").is_dir():
+            return Path(folder)
+    return None
+
+
+@pytest.fixture(scope="session")
+def sts() -> Path:
+    """The soft-tissue sarcoma dataset."""
+    folder = data_folder()
+    if folder is None:
+        pytest.skip("no real data: neither TEACHFORMER_DATA nor ../shared/data holds STS_PETCT_MR")
+    return folder / "STS_PETCT_MR"
+
+
+@pytest.fixture(autouse=True)
+def own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs and models of a test never touch the user's."""
+    root = tmp_path_factory.mktemp("user")
+    monkeypatch.setenv("TEACHFORMER_RUNS", str(root / "runs"))
+    monkeypatch.setenv("TEACHFORMER_MODELS", str(root / "models"))
+
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def cli() -> Cli:
+    """``cli("models", "list")`` runs the program as a user does, and never fails by itself."""
+
+    def run(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "TeachFormerCore", *map(str, arguments)]
+        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), **options.pop("env", {})}  # type: ignore[dict-item]
+        defaults = {"cwd": REPOSITORY, "capture_output": True, "text": True, "timeout": 300, "env": environment}
+        return subprocess.run(command, **(defaults | options))  # type: ignore[call-overload,no-any-return]
+
+    return run
+
+
+@pytest.fixture
+def tiny_model(tmp_path: Path) -> Path:
+    """A model folder with a very small network of random weights: CT + PET at 4 mm, windows of 32^3."""
+    import torch
+    from safetensors.torch import save_file
+
+    from TeachFormerCore.data.channels import default_normalisation
+    from TeachFormerCore.inference.model_folder import write_model
+    from TeachFormerCore.networks import build_network
+
+    torch.manual_seed(0)
+    arguments = {"filters": 2, "transformer_depth": 4}
+    network = build_network("h_denseformer_light", in_channels=2, out_channels=2, image_size=(32, 32, 32), **arguments)
+    weights = tmp_path / "weights.safetensors"
+    save_file(network.state_dict(), weights)
+    card = {
+        "schema_version": 1,
+        "name": "tiny",
+        "version": "1",
+        "description": "random weights, for tests",
+        "network": {"name": "h_denseformer_light", "arguments": arguments},
+        "channels": [
+            {"name": name, "modality": name, "normalisation": default_normalisation(name), "optional": False}
+            for name in ("CT", "PET")
+        ],
+        "labels": [{"value": 1, "name": "GTV", "color": [230, 85, 13], "terminology": None}],
+        "spacing": [4.0, 4.0, 4.0],
+        "image_size": [32, 32, 32],
+        "field_of_view_mm": [200.0, 200.0, 200.0],
+        "needs_region": True,
+        "region_hint": "This model was trained on small images: place a box.",
+        "files": {},
+        "teachers": [],
+        "training": {"dataset": "none", "training_patients": [], "tuning_patients": [], "validation_patients": []},
+        "accuracy": {},
+        "seconds": {},
+        "intended_use": "tests",
+    }
+    folder = tmp_path / "tiny"
+    write_model(folder, card, weights)
+    assert json.loads((folder / "model.json").read_text())["files"]
+    return folder

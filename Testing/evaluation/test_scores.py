@@ -1,0 +1,87 @@
+"""The rules for empty and missed labels, and the means."""
+
+import math
+
+import numpy as np
+import pytest
+
+from TeachFormerCore.evaluation.scores import Score, mean_scores, score
+
+SPACING = (4.0, 2.0, 1.0)  # of 10 x 20 x 40 voxels: 40 mm on every side
+DIAGONAL = math.sqrt(3) * 40
+
+
+def cube(start: int | None, size: int = 4) -> np.ndarray:
+    mask = np.zeros((10, 20, 40), np.uint8)
+    if start is not None:
+        mask[2:6, 5:10, start : start + size] = 1
+    return mask
+
+
+def scored(prediction: np.ndarray, reference: np.ndarray, **more) -> Score:
+    return score(prediction, reference, spacing=SPACING, case="A", label="GTV", **more)
+
+
+def test_a_hit():
+    one = scored(cube(12), cube(10), seen=True)
+    assert one.row() == {
+        "case": "A",
+        "label": "GTV",
+        "dice": pytest.approx(0.5),
+        "iou": pytest.approx(1 / 3),
+        "hd95_mm": pytest.approx(2),
+        "surface_dice": 1.0,
+        "volume_error_ml": 0.0,
+        "missed": False,
+        "seen": True,
+    }
+    assert one.diagonal_mm == pytest.approx(DIAGONAL)
+    assert not one.empty
+
+
+def test_both_empty_is_not_scored():
+    one = scored(cube(None), cube(None))
+    assert one.empty
+    assert (one.dice, one.iou, one.hd95_mm, one.surface_dice) == (None, None, None, None)
+    assert (one.volume_error_ml, one.missed) == (0, False)
+
+
+def test_missed():
+    one = scored(cube(None), cube(10))
+    assert (one.dice, one.iou, one.hd95_mm, one.surface_dice, one.missed) == (0, 0, None, 0, True)
+    assert one.volume_error_ml == pytest.approx(-4 * 5 * 4 * 8 / 1000)
+
+
+def test_false_alarm_is_not_missed():
+    one = scored(cube(10), cube(None))
+    assert (one.dice, one.iou, one.hd95_mm, one.surface_dice, one.missed) == (0, 0, None, 0, False)
+    assert one.volume_error_ml == pytest.approx(+4 * 5 * 4 * 8 / 1000)
+
+
+def test_different_shapes_are_refused():
+    with pytest.raises(ValueError, match="differ in shape"):
+        scored(cube(1)[1:], cube(1))
+
+
+def test_means_leave_out_what_does_not_exist_but_count_misses():
+    hit, miss = scored(cube(12), cube(10)), scored(cube(None), cube(10))
+    empty, alarm = scored(cube(None), cube(None)), scored(cube(10), cube(None))
+    mean = mean_scores([hit, miss, empty, alarm])
+    assert mean["dice"] == pytest.approx((0.5 + 0 + 0) / 3)
+    assert mean["iou"] == pytest.approx((1 / 3 + 0 + 0) / 3)
+    assert mean["surface_dice"] == pytest.approx(1 / 3)
+    # The image's diagonal for the miss; nothing for the empty case and the false alarm.
+    assert mean["hd95_mm"] == pytest.approx((2 + DIAGONAL) / 2)
+    assert mean["volume_error_ml"] == pytest.approx((0 - 0.64 + 0 + 0.64) / 4)
+
+
+def test_means_of_nothing_are_null():
+    empty = scored(cube(None), cube(None))
+    assert mean_scores([]) == dict.fromkeys(("dice", "iou", "hd95_mm", "surface_dice", "volume_error_ml"))
+    assert mean_scores([empty]) == {
+        "dice": None,
+        "iou": None,
+        "hd95_mm": None,
+        "surface_dice": None,
+        "volume_error_ml": 0,
+    }

@@ -1,0 +1,176 @@
+"""``NAME=path`` to checked channels: names, units, fields of view."""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from TeachFormerCore.data.channels import default_normalisation
+from TeachFormerCore.errors import InputError
+from TeachFormerCore.inference.inputs import check_inputs, match_inputs, read_inputs
+
+RANGES = {"CT": (-1000, 500), "PET": (0, 12), "MR": (0, 900)}
+
+
+def card(*names, optional=()):
+    channels = []
+    for name in names:
+        modality = {"C": "CT", "P": "PET"}.get(name[0], "MR")
+        normalisation = default_normalisation(modality)
+        channels.append(
+            {"name": name, "modality": modality, "normalisation": normalisation, "optional": name in optional}
+        )
+    return {"name": "sts", "channels": channels}
+
+
+def volume(modality, *, scale=1.0, origin=(0.0, 0.0, 0.0)):
+    low, high = RANGES[modality]
+    array = np.random.default_rng(3).uniform(low, high, (4, 5, 6)).astype(np.float32)
+    array.flat[:2] = low, high
+    image = sitk.GetImageFromArray(array * np.float32(scale))
+    image.SetSpacing((2.0, 2.0, 3.0))
+    image.SetOrigin(origin)
+    return image
+
+
+def dicom_series():
+    """The tests of the conversion, for the series that they write."""
+    pytest.importorskip("pydicom", reason="pydicom is not installed (extra dicom)")
+    file = Path(__file__).parents[1] / "data" / "test_suv.py"
+    spec = importlib.util.spec_from_file_location("suv_series", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def files(tmp_path):
+    """One file a modality, in a folder with a space and an umlaut."""
+    folder = tmp_path / "Fälle 1"
+    folder.mkdir()
+    paths = {}
+    for modality in RANGES:
+        paths[modality] = folder / f"{modality.lower()}=1.nii.gz"
+        sitk.WriteImage(volume(modality), str(paths[modality]))
+    return paths
+
+
+def test_names_match_in_any_case_and_by_modality(files):
+    inputs = read_inputs([f"mr={files['MR']}", f"Pt={files['PET']}", f"ct={files['CT']}"], card("CT", "PET", "MR_T1"))
+    assert list(inputs.images) == ["CT", "PET", "MR_T1"]
+    assert inputs.pet_units == "as given (SUV)"
+    for name, modality in [("CT", "CT"), ("PET", "PET"), ("MR_T1", "MR")]:
+        np.testing.assert_array_equal(
+            sitk.GetArrayFromImage(inputs.images[name]), sitk.GetArrayFromImage(volume(modality))
+        )
+
+
+def test_a_channel_s_own_name_goes_before_a_modality():
+    paths = match_inputs(["MR=a", "MR_T1=b"], card("MR_T1", "MR"))
+    assert {name: str(path) for name, path in paths.items()} == {"MR_T1": "b", "MR": "a"}
+
+
+def test_without_pet_there_are_no_pet_units(files):
+    inputs = read_inputs([f"CT={files['CT']}"], card("CT", "PET", optional=["PET"]))
+    assert list(inputs.images) == ["CT"]
+    assert inputs.pet_units is None
+
+
+@pytest.mark.parametrize(
+    ("pairs", "words"),
+    [
+        (["CT=a", "PET=b", "US=c"], "'US'"),
+        (["CT=a", "PET=b", "MR=c"], "T1 and T2"),
+        (["CT=a", "PET=b", "ct=c"], "given twice, as a and c"),
+        (["CT=a", "PET=b", "PT=c"], "given twice, as b and c"),
+        (["CT=a"], "for PET"),
+        ([], "for CT and PET"),
+        (["ct.nii.gz"], "NAME=FILE"),
+        (["CT="], "NAME=FILE"),
+        (["=a"], "NAME=FILE"),
+    ],
+)
+def test_wrong_pairs_are_refused_before_any_file_is_read(pairs, words):
+    with pytest.raises(InputError, match=words) as caught:
+        read_inputs(pairs, card("CT", "PET", "T1", "T2", optional=["T1", "T2"]))
+    assert "The model sts needs CT and PET and can use T1 and T2." in str(caught.value)
+
+
+def test_bqml_needs_a_factor(files, tmp_path):
+    activity = tmp_path / "activity.nii.gz"
+    sitk.WriteImage(volume("PET", scale=5000), str(activity))
+    pairs = [f"PET={activity}"]
+    with pytest.raises(InputError, match="--pet-units bqml"):
+        read_inputs(pairs, card("PET"))
+    with pytest.raises(InputError, match=r"weight nor dose.*--suv-factor"):
+        read_inputs(pairs, card("PET"), "bqml")
+    with pytest.raises(InputError, match="--pet-units bqml"):
+        read_inputs(pairs, card("PET"), "suv", 0.0002)
+    for wrong in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(InputError, match="above 0"):
+            read_inputs(pairs, card("PET"), "bqml", wrong)
+    with pytest.raises(InputError, match="becquerel"):
+        read_inputs(pairs, card("PET"), "becquerel")
+    inputs = read_inputs(pairs, card("PET"), "bqml", 0.0002)
+    np.testing.assert_allclose(
+        sitk.GetArrayFromImage(inputs.images["PET"]), sitk.GetArrayFromImage(volume("PET")), rtol=1e-5
+    )
+    assert "0.0002 SUV per Bq/mL" in inputs.pet_units
+
+
+def test_a_dicom_pet_is_converted_by_its_header(tmp_path):
+    suv = dicom_series()
+    folder = suv.write_series(tmp_path / "pet")
+    expected = suv.STORED * 1.25 * suv.decayed(60)
+    for units in ("suv", "bqml"):
+        inputs = read_inputs([f"PET={folder}"], card("PET"), units)
+        np.testing.assert_allclose(sitk.GetArrayFromImage(inputs.images["PET"])[1], expected, rtol=1e-5)
+        assert inputs.pet_units.startswith("SUV body weight from DICOM: 75 kg, 370 MBq")
+    given = read_inputs([f"PET={folder}"], card("PET"), "bqml", 0.001)
+    np.testing.assert_allclose(sitk.GetArrayFromImage(given.images["PET"])[1], suv.STORED * 1.25 * 0.001, rtol=1e-5)
+    with pytest.raises(InputError, match="single DICOM file: give the folder"):
+        read_inputs([f"PET={folder / 'slice0.dcm'}"], card("PET"))
+
+
+def test_a_hot_bladder_in_a_dicom_pet_is_no_wrong_unit(tmp_path):
+    suv = dicom_series()
+    slope = 150 / (suv.STORED.max() * suv.decayed(60))
+    inputs = read_inputs([f"PET={suv.write_series(tmp_path / 'pet', slopes=[f'{slope:.8g}'] * 3)}"], card("PET"))
+    assert sitk.GetArrayViewFromImage(inputs.images["PET"]).max() == pytest.approx(150, rel=1e-4)
+    check_inputs(inputs.images, card("PET"))
+
+
+def test_a_refused_image_is_named_by_its_file(files):
+    with pytest.raises(InputError, match="HU") as caught:
+        read_inputs([f"CT={files['MR']}"], card("CT"))
+    assert str(files["MR"]) in str(caught.value)
+
+
+def test_images_given_directly_are_checked():
+    both = card("CT", "PET")
+    check_inputs({"PET": volume("PET"), "CT": volume("CT")}, both)
+    with pytest.raises(InputError, match="for PET"):
+        check_inputs({"CT": volume("CT")}, both)
+    with pytest.raises(InputError, match="no channel MR"):
+        check_inputs({"CT": volume("CT"), "PET": volume("PET"), "MR": volume("MR")}, both)
+    with pytest.raises(InputError, match=r"CT image.*3D"):
+        check_inputs({"CT": volume("CT")[:, :, 0], "PET": volume("PET")}, both)
+    with pytest.raises(InputError, match="3D volume with one value"):
+        check_inputs({"CT": sitk.Compose(volume("CT"), volume("CT")), "PET": volume("PET")}, both)
+    with pytest.raises(InputError, match=r"PET image.*bqml"):
+        check_inputs({"CT": volume("CT"), "PET": volume("PET", scale=1000)}, both)
+    with pytest.raises(InputError, match="No image"):
+        check_inputs({}, card("CT", optional=["CT"]))
+
+
+def test_fields_of_view_must_share_space(files, tmp_path):
+    far = tmp_path / "far.nii.gz"
+    # CT reaches 11 mm along x (6 voxels of 2 mm from -1), PET begins there.
+    sitk.WriteImage(volume("PET", origin=(12.0, 0.0, 0.0)), str(far))
+    with pytest.raises(InputError, match="share no space") as caught:
+        read_inputs([f"CT={files['CT']}", f"PET={far}"], card("CT", "PET"))
+    assert str(far) in str(caught.value)
+    assert str(files["CT"]) in str(caught.value)
+    check_inputs({"CT": volume("CT"), "PET": volume("PET", origin=(11.0, 0.0, 0.0))}, card("CT", "PET"))

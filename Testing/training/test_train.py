@@ -1,0 +1,213 @@
+"""Training end to end on balls in noise: what it learns, writes, refuses, and how it resumes after a real kill."""
+
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from TeachFormerCore.data.splits import tune_patients
+from TeachFormerCore.errors import InputError, TeachFormerError
+from TeachFormerCore.training.config import OptimiserConfig, TrainConfig
+from TeachFormerCore.training.module import TrainingModule
+from TeachFormerCore.training.train import train
+
+Make = Callable[..., TrainConfig]
+
+
+def rows(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_it_learns_and_writes_what_the_contract_says(config: Make) -> None:
+    folder = train(config(max_steps=120, check_every=20, optimiser=OptimiserConfig(learning_rate=1e-2)))
+    assert {file.name for file in folder.iterdir()} >= {
+        "config.yaml", "manifest.json", "metrics.csv", "checkpoints", "per_case.csv", "weights.safetensors",
+    }  # fmt: skip
+    scores = {row["case"]: float(row["dice"]) for row in rows(folder / "per_case.csv")}
+    assert set(scores) == {"P6", "P7"}
+    assert min(scores.values()) > 0.7
+    metrics = rows(folder / "metrics.csv")
+    # Five training patients (one of six tunes) in whole batches of two: two steps an epoch.
+    assert [int(row["step"]) for row in metrics] == list(range(2, 121, 2))
+    assert [bool(row["choice_loss"]) for row in metrics] == [(n + 1) % 20 == 0 for n in range(60)]
+    assert float(metrics[-1]["train_dice"]) < 0.5 * float(metrics[0]["train_dice"])
+
+
+def test_the_manifest_says_who_was_seen(config: Make) -> None:
+    manifest = json.loads((train(config()) / "manifest.json").read_text())
+    tuned = tune_patients([f"P{n}" for n in range(6)], seed=0)
+    assert manifest["patients"] == {
+        "training": sorted({f"P{n}" for n in range(6)} - set(tuned)),
+        "tuning": tuned,
+        "validation": ["P6", "P7"],
+    }
+    assert manifest["steps"] == 6
+    assert set(manifest["versions"]) >= {"TeachFormer", "torch", "python"}
+
+
+def test_the_learning_rate_decays_polynomially(config: Make) -> None:
+    metrics = rows(train(config(max_steps=8)) / "metrics.csv")
+    expected = [1e-3 * (1 - step / 8) ** 0.9 for step in (2, 4, 6, 8)]
+    assert [float(row["learning_rate"]) for row in metrics] == pytest.approx(expected, rel=1e-4)
+
+
+def test_early_stop_keeps_the_best_weights(config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The choice's loss is made to be best in epoch 2; with patience 3 the run ends after epoch 5."""
+    from TeachFormerCore.training import case_scores
+
+    losses = iter([5.0, 4.0, 1.0, 2.0, 3.0, 2.5, 9.0, 9.0] + [9.0] * 100)
+    heads: list[torch.Tensor] = []
+
+    def fake(self: object, network: torch.nn.Module, case: str) -> case_scores.CaseScore:
+        heads.append(network.state_dict()["head.weight"].clone())
+        return case_scores.CaseScore(case=case, loss=next(losses), dice={"ball": 0.5})
+
+    monkeypatch.setattr(case_scores.CaseEvaluator, "score", fake)
+    folder = train(config(max_steps=None, max_epochs=50, patience=3))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["steps"] == 12
+    assert manifest["best_epoch"] == 2
+    torch.testing.assert_close(load_file(folder / "weights.safetensors")["head.weight"], heads[2])
+
+
+def test_fold_all_trains_on_everyone_and_keeps_nobody_out(config: Make) -> None:
+    manifest = json.loads((train(config(fold="all")) / "manifest.json").read_text())
+    assert manifest["patients"]["validation"] == []
+    assert len(manifest["patients"]["training"] + manifest["patients"]["tuning"]) == 8
+    assert manifest["val_dice"] is None
+
+
+def test_another_configuration_in_a_run_is_refused(config: Make) -> None:
+    train(config())
+    with pytest.raises(InputError, match="another configuration.*seed"):
+        train(config(seed=1))
+
+
+def test_a_finished_run_is_left_alone(config: Make) -> None:
+    folder = train(config())
+    before = {file.name: file.stat().st_mtime_ns for file in folder.iterdir()}
+    train(config())
+    assert {file.name: file.stat().st_mtime_ns for file in folder.iterdir()} == before
+
+
+def test_a_term_that_is_not_finite_stops_the_run_by_name(config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    from TeachFormerCore.distillation import segmentation_loss
+
+    calls = iter(range(100))
+    plain = segmentation_loss.focal_loss
+
+    def explode(*arguments: torch.Tensor, **options: float) -> torch.Tensor:
+        return plain(*arguments, **options) * (float("nan") if next(calls) >= 3 else 1)
+
+    monkeypatch.setattr(segmentation_loss, "focal_loss", explode)
+    configuration = config(check_every=100)
+    with pytest.raises(TeachFormerError, match="'focal' became nan at step 3") as caught:
+        train(configuration)
+    assert caught.value.exit_code == 4
+    checkpoint = Path(configuration.run) / "checkpoints" / "last.ckpt"
+    assert torch.load(checkpoint, weights_only=True)["step"] == 2
+
+
+def test_checkpoints_hold_nothing_that_needs_unpickling(config: Make) -> None:
+    folder = train(config(patience=2, max_steps=None, max_epochs=3))
+    torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+
+
+@pytest.mark.parametrize("kills", [1, 2])
+def test_kill_9_at_any_moment_then_the_same_weights(config: Make, tmp_path: Path, kills: int) -> None:
+    """An undisturbed run and one killed at random moments end with the same weights, bit for bit, and one table."""
+    chosen = {"max_steps": 24, "check_every": 5, "patience": 100}
+    undisturbed = train(config(run=str(tmp_path / "undisturbed"), **chosen))
+    killed = config(run=str(tmp_path / "killed"), **chosen)
+    file = tmp_path / "killed.yaml"
+    file.write_text(yaml.safe_dump(asdict(killed)))
+    command = [sys.executable, "-m", "TeachFormerCore", "train", "--config", str(file)]
+    generator = random.Random(kills)
+    metrics = tmp_path / "killed" / "metrics.csv"
+    for kill in range(kills):
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        wanted = (kill + 1) * 12 // (kills + 1)  # epochs of the 12, then a random moment within the next
+        while not (metrics.exists() and len(metrics.read_text().splitlines()) > wanted):
+            assert process.poll() is None, "it finished before it could be killed"
+            time.sleep(0.005)
+        time.sleep(generator.uniform(0, 0.15))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert not (tmp_path / "killed" / "manifest.json").exists(), "killed too late to prove anything"
+    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    ours, theirs = (load_file(run / "weights.safetensors") for run in (undisturbed, tmp_path / "killed"))
+    for name, value in ours.items():
+        assert torch.equal(value, theirs[name]), name
+    assert metrics.read_text() == (undisturbed / "metrics.csv").read_text()
+    assert (tmp_path / "killed" / "per_case.csv").read_text() == (undisturbed / "per_case.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"patch_size": [48, 48, 40]}, "multiples of 16"),
+        ({"patch_size": [16, 16, 16]}, "32 or more"),
+        ({"max_steps": None}, "either max_steps or max_epochs"),
+        ({"max_epochs": 3}, "either max_steps or max_epochs"),
+        ({"splits": None}, "needs splits"),
+        ({"spacing": [1.0, 0.0, 1.0]}, "three positive numbers"),
+        ({"fold": "all", "protocol": "paper"}, "no"),
+    ],
+)
+def test_configurations_that_cannot_be_right(config: Make, changes: dict, reason: str) -> None:
+    with pytest.raises(InputError, match=reason):
+        config(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"network": "resnet"}, "no network 'resnet'"),
+        ({"network_arguments": {"filter": 2}}, "does not take these arguments"),
+        ({"fold": 7}, "no fold 7"),
+        ({"channels": ["PET", "CT"]}, "prepared with the channels"),
+        ({"spacing": [3.0, 3.0, 3.0]}, "prepared with the channels"),
+        ({"data": "no_such_dataset"}, "No dataset 'no_such_dataset'"),
+    ],
+)
+def test_configurations_that_fit_nothing_here(config: Make, changes: dict, reason: str) -> None:
+    with pytest.raises(InputError, match=reason):
+        train(config(**changes))
+
+
+def test_a_changed_plan_is_refused(config: Make, prepared_folder: Path) -> None:
+    plan = json.loads((prepared_folder / "plan.json").read_text())
+    plan["plan"]["patients"]["P0"] = "P1"
+    (prepared_folder / "plan.json").write_text(json.dumps(plan))
+    with pytest.raises(InputError, match="changed after the preparation"):
+        train(config())
+
+
+def test_every_step_starts_from_its_own_random_state() -> None:
+    module = TrainingModule(task=torch.nn.Identity(), optimiser=OptimiserConfig(), steps=1, seed=3)  # type: ignore[arg-type]
+    module.on_train_batch_start(None, 0)
+    first = torch.rand(3)
+    torch.rand(100)
+    module.on_train_batch_start(None, 0)
+    assert torch.equal(first, torch.rand(3))
+    other = TrainingModule(task=torch.nn.Identity(), optimiser=OptimiserConfig(), steps=1, seed=4)  # type: ignore[arg-type]
+    other.on_train_batch_start(None, 0)
+    assert not torch.equal(first, torch.rand(3))
+
+
+def test_a_bare_replace_keeps_the_checks(config: Make) -> None:
+    with pytest.raises(InputError):
+        replace(config(), batch_size=0)
