@@ -1,12 +1,10 @@
-"""``teachformer data``: check a dataset, split it into folds."""
+"""``teachformer data``: check a dataset, split it into folds, prepare it for training."""
 
 import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-HELP = "check a dataset, split it into folds"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +24,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="RE",
         help="regular expression with one group, the centre, matched at the start of the case name; whole centres stay "
         "together where there are at least as many as folds (default: 'centre_pattern' of dataset.json)",
+    )
+
+    prepare = _add(commands, "prepare", run_prepare, "make the portable folder of arrays that training reads")
+    prepare.add_argument("--channels", required=True, metavar="CT,PET", help="channels, in the network's order")
+    prepare.add_argument("--spacing", required=True, metavar="X,Y,Z", help="the model's grid in mm")
+    prepare.add_argument(
+        "--output", type=Path, metavar="DIR", help="the folder to make (default: in the runs folder, named by content)"
     )
 
 
@@ -121,4 +126,19 @@ def run_split(arguments: argparse.Namespace) -> int:
         count = len(set(centres.values()))
         print(f"{count} centres are fewer than {arguments.folds} folds: centres were not kept together.")
     print(f"wrote {arguments.output} (seed {arguments.seed})")
+    return 0
+
+
+def run_prepare(arguments: argparse.Namespace) -> int:
+    """``data prepare``: says where the prepared cases lie."""
+    from ..data.preparation import prepare
+    from ..errors import InputError
+
+    try:
+        x, y, z = (float(word) for word in arguments.spacing.split(","))
+    except ValueError as error:
+        raise InputError(f"The spacing '{arguments.spacing}' must be three numbers in mm, e.g. 3,3,3.") from error
+    channels = [name.strip() for name in arguments.channels.split(",")]
+    prepared = prepare(_open(arguments), channels=channels, spacing=(x, y, z), folder=arguments.output)
+    print(f"{prepared.folder}: {len(prepared.cases)} cases")
     return 0

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ..evaluation.page import CasePage
 
-HELP = "segment a synthetic and, where the data is, a real case, and show the results on one page"
 DATASET, REAL_CASE = "STS_PETCT_MR", "STS_014"
 PHANTOM = ("CT", "PET")  # the modalities of thigh_phantom
 RESULTS = ("mask.nii.gz", "attention_fine.nii.gz", "attention_coarse.nii.gz", "uncertainty.nii.gz")

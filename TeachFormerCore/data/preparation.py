@@ -7,7 +7,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,6 +15,8 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..errors import InputError
+from ..paths import runs_folder
+from ..progress import Progress
 from .channels import Channel, background_value, default_normalisation, modality_of, normalise
 from .dataset import Case, Dataset
 from .grid import Grid, patient_grid, resample
@@ -69,25 +71,23 @@ def plan_preparation(
 
 
 def prepare(
-    dataset: Dataset,
-    plan: PreparationPlan,
-    folder: Path,
-    *,
-    on_case: Callable[[], None] = lambda: None,
+    dataset: Dataset, *, channels: Sequence[str], spacing: tuple[float, float, float], folder: Path | None = None
 ) -> PreparedData:
-    """Prepares every case into ``folder``, unless the same plan is there already.
+    """Prepares every case of a dataset, unless that was done before.
 
     The folder is built under a temporary name and renamed, so that it is whole or absent.
 
     Args:
         dataset: the source, only read.
-        plan: of that dataset.
-        folder: the folder to make.
-        on_case: called after each case.
+        channels: its channels, in the order wanted.
+        spacing: x, y, z in mm.
+        folder: the folder to make; under ``prepared`` in the runs folder, named by the content, unless given.
 
     Raises:
         InputError: an image cannot be read or used, or the folder holds something else.
     """
+    plan = plan_preparation(dataset, channels=channels, spacing=spacing)
+    folder = folder or runs_folder() / "prepared" / f"{dataset.name}-{plan.key()[:12]}"
     if is_prepared(folder):
         prepared = open_prepared(folder)
         if prepared.plan.key() == plan.key():
@@ -97,13 +97,16 @@ def prepare(
     folder.parent.mkdir(parents=True, exist_ok=True)
     building = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
+        with (
+            Progress(len(dataset.cases), f"preparing {dataset.name}") as progress,
+            ThreadPoolExecutor(max_workers=os.cpu_count()) as pool,
+        ):
 
-        def one(case: Case) -> tuple[float, float, float]:
-            view = _prepare_case(case, plan, building)
-            on_case()
-            return view
+            def one(case: Case) -> tuple[float, float, float]:
+                view = _prepare_case(case, plan, building)
+                progress.advance()
+                return view
 
-        with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
             views = dict(zip(plan.patients, pool.map(one, dataset.cases), strict=True))
         write_plan(building, plan, views)
         os.replace(building, folder)

@@ -33,7 +33,8 @@ class SoftmaxAttention(nn.Module):
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
         """Query, key, value ``(B, heads, n, d)``, bias broadcastable to ``(B, heads, n, n)``; ``(B, heads, n, d)``."""
-        if self.training and bias.requires_grad and bias.device.type == "cpu":
+        differentiated = bias.requires_grad and torch.is_grad_enabled() and not torch.jit.is_tracing()
+        if differentiated and bias.device.type == "cpu":
             # PyTorch has no fused kernel for this, and its fallback guards against rows that are masked throughout.
             scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
             return scores.add_(bias).softmax(-1).to(value.dtype) @ value

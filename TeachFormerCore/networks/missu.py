@@ -30,9 +30,11 @@ Attention: P is the bottleneck, average-pooled to S/16 (8b channels); Q is the l
 Parameters as published in Teach-Former (not counting positions and group norms), 2 x 144^3: 4.24 M and 154.38 G, ours
 4,240,594 and 154.381 G by that rule, 4,988,050 parameters in truth. The encoder is inferred: it hits both figures, but
 others would too. MISSU's own Table III (4 x 128^3, 4 classes: 10.50 M, 132.11 G) fits no setting of its text; our
-``paper`` preset has 9.77 M and 132.97 G by the same rule. Fusion adds 1,107,744 parameters; MISSU says 6.88 M.
+``paper`` preset has 9.77 M and 132.97 G by the same rule. Fusion adds 1,107,744 parameters and 186.2 G there; MISSU
+says 6.88 M and 64.5 G.
 
-Weights: positions truncated normal 0.02, the rest PyTorch's defaults; the paper does not say.
+Not in the paper, so chosen here: ReLU after each dilated convolution of a branch; positions truncated normal 0.02, the
+other weights PyTorch's defaults.
 """
 
 from collections.abc import Sequence

@@ -248,8 +248,8 @@ class WindowAttention(nn.Module):
 
         x = self.attend(query, key, value, bias[None])
         x = x.reshape(batch, *grid, self.heads, *window, -1)
-        joined = [axis for number in range(dims) for axis in (1 + number, dims + 2 + number)]
-        return x.permute(0, *joined, dims + 1, 2 * dims + 2).reshape(batch, *size, -1)
+        together = [axis for number in range(dims) for axis in (1 + number, dims + 2 + number)]
+        return x.permute(0, *together, dims + 1, 2 * dims + 2).reshape(batch, *size, -1)
 
 
 def window_coordinates(window: Sequence[int], device: torch.device) -> Tensor:

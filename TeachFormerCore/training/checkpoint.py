@@ -1,8 +1,8 @@
 """Stopping and going on: a checkpoint at the end of every epoch, and a fresh start from it.
 
 A resumed run is a new fit that begins with the next epoch. Since order, views and random states are pure functions of
-the seed and the count of epochs and steps, it goes the way an undisturbed run would have gone, bit for bit on a processor. (Lightning's own resuming
-repeats or leaves out steps of an epoch, depending on the moment of the kill.)
+the seed and of the count of epochs and steps, it goes the way an undisturbed run would have gone, bit for bit on a
+processor. (Lightning's own resuming repeated or left out steps of an epoch, depending on the moment of the kill.)
 """
 
 import os

@@ -84,9 +84,14 @@ def test_the_papers_own_preset() -> None:
         network = build_network("missu", in_channels=4, out_channels=4, image_size=(128,) * 3, preset="paper")
         counts = measure(network, torch.empty(1, 4, 128, 128, 128))
         plain = build_network("missu", in_channels=4, out_channels=4, image_size=(128,) * 3, transformer=False)
+        fused = build_network(
+            "missu", in_channels=4, out_channels=4, image_size=(128,) * 3, preset="paper", fusion="output"
+        )
+        fused_counts = measure(fused, torch.empty(1, 4, 128, 128, 128))
     assert counts.table1_parameters == 9_773_652
     assert counts.table1_operations == 132_967_825_408
     assert counts.coarse_shape == (128, 8, 8, 8)
+    assert (fused_counts.table1_operations - counts.table1_operations) / 1e9 == pytest.approx(186.2, abs=0.05)
     transformer = 4 * (4 * 512**2 + 2 * 512 * 1024 + 512 + 1024 + 512 + 4 * 512) + 2 * 512
     assert transformer + 16**3 * 512 == 10_503_168
     surroundings = 128 * 512 + 512 + 512 * 128 + 128
