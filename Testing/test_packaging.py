@@ -21,7 +21,11 @@ def test_an_installed_package_finds_the_shipped_weights(tmp_path: Path) -> None:
     python = environment / "bin" / "python"
     subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", REPOSITORY], check=True, timeout=300)
     # Behind the environment's own packages: it is the installed TeachFormer that is found, not this checkout.
-    own = Path(subprocess.check_output([python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], text=True).strip())
+    own = Path(
+        subprocess.check_output(
+            [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], text=True
+        ).strip()
+    )
     (own / "lent.pth").write_text(sysconfig.get_path("purelib"))
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     where = subprocess.check_output(
@@ -29,13 +33,17 @@ def test_an_installed_package_finds_the_shipped_weights(tmp_path: Path) -> None:
     )
     assert Path(where.strip()).is_relative_to(environment)
     program = environment / "bin" / "teachformer"
-    listed = subprocess.run([program, "models", "list", "--json"], capture_output=True, text=True, cwd=tmp_path, env=clean)
+    listed = subprocess.run(
+        [program, "models", "list", "--json"], capture_output=True, text=True, cwd=tmp_path, env=clean
+    )
     assert listed.returncode == 0, listed.stderr
     names = [card["name"] for card in json.loads(listed.stdout)]
     assert names == sorted(file.parent.name for file in SHIPPED.glob("*/model.json"))
     assert names
     for name in names:
-        checked = subprocess.run([program, "models", "check", name], capture_output=True, text=True, cwd=tmp_path, env=clean)
+        checked = subprocess.run(
+            [program, "models", "check", name], capture_output=True, text=True, cwd=tmp_path, env=clean
+        )
         assert checked.returncode == 0, checked.stderr
         assert str(environment) in checked.stdout
 

@@ -45,12 +45,14 @@ def section(folder: Path) -> str:
     cases = ", ".join(f"{case['case']} {_number(case['dice'], 2)}" for case in summary["cases"])
     return f"""## {summary["model"]} {card["version"]}
 
-{card["description"]}. Network `{card["network"]["name"]}`, {training["steps"]} steps, seed {training["seed"]}, trained on
-{len(training["training_patients"])} patients of {training["dataset"]} ({training["licence"]}; {training["reference"]}),
+{card["description"]}. Network `{card["network"]["name"]}`, {training["steps"]} steps, seed {training["seed"]},
+trained on {len(training["training_patients"])} patients of {training["dataset"]} ({training["licence"]};
+{training["reference"]}),
 {len(training["tuning_patients"])} more for choices, {accuracy["cases"]} kept out (fold {training["fold"]}).
 
-Dice {accuracy["dice"]:.3f} (95 % bootstrap interval over patients {low:.3f} to {high:.3f}); {summary["missed_cases"]}
-missed, {summary["empty_cases"]} empty; {summary["seconds_per_case"]:.1f} s per case on the {summary["device"]}.
+Dice {accuracy["dice"]:.3f} (95 % bootstrap interval over patients {low:.3f} to {high:.3f});
+{summary["missed_cases"]} missed, {summary["empty_cases"]} empty; {summary["seconds_per_case"]:.1f} s per case on
+{summary["device"].upper()}.
 
 {table(summary)}
 

@@ -74,7 +74,7 @@ def build_card(manifest: dict[str, Any], words: dict[str, Any], *, default_name:
         "name": words.get("name", default_name),
         "version": words.get("version", __version__),
         "description": words.get("description", f"{config['network']}: {channels}, trained on {data['dataset']}"),
-        "network": {"name": config["network"], "arguments": config["network_arguments"]},
+        "network": manifest["network"],
         "channels": data["channels"],
         "labels": labels,
         "spacing": config["spacing"],

@@ -98,7 +98,8 @@ def train(config: TrainConfig) -> Path:
     network.to(device)
     if choice.best_weights:
         network.load_state_dict(choice.best_weights)
-    save_network(network, folder / WEIGHTS_FILE)
+    leaving_out, weights = network.inference_form()
+    save_weights(weights, folder / WEIGHTS_FILE)
     with Progress(len(split.val_cases), f"scoring {config.run}") as progress:
         scores = []
         for case in split.val_cases:
@@ -109,6 +110,7 @@ def train(config: TrainConfig) -> Path:
         folder,
         {
             "config": json.loads(json.dumps(asdict(config))),
+            "network": {"name": config.network, "arguments": config.network_arguments | leaving_out},
             "data": describe_data(prepared, config, split),
             "patients": patients_by_role(prepared, split),
             "steps": module.step,
@@ -158,10 +160,10 @@ def new_network(config: TrainConfig, *, classes: int, device: torch.device) -> S
     return network
 
 
-def save_network(network: SegmentationNetwork, file: Path) -> None:
-    """Writes the weights as safetensors, contiguous, from the CPU."""
-    weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    save_file(weights, file.with_name(f".{file.name}"))
+def save_weights(weights: dict[str, torch.Tensor], file: Path) -> None:
+    """Writes weights as safetensors, contiguous, from the CPU; the file is never seen half-written."""
+    plain = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+    save_file(plain, file.with_name(f".{file.name}"))
     file.with_name(f".{file.name}").replace(file)
 
 

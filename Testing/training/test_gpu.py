@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from TeachFormerCore.data.augmentation import AugmentationConfig
-from TeachFormerCore.data.phantom import thigh_phantom
 from TeachFormerCore.data.image import voxels
+from TeachFormerCore.data.phantom import thigh_phantom
 from TeachFormerCore.devices import choose_device
 from TeachFormerCore.distillation.segmentation_loss import SegmentationLoss
 from TeachFormerCore.distillation.task import SegmentationTask

@@ -208,6 +208,58 @@ def test_every_step_starts_from_its_own_random_state() -> None:
     assert not torch.equal(first, torch.rand(3))
 
 
+def test_training_needs_no_image_libraries(config: Make, tmp_path: Path) -> None:
+    """From prepared cases, where there is neither SimpleITK nor MONAI (None in sys.modules hides a package)."""
+    # Lightning itself imports scipy, matplotlib and pandas where they are installed: those cannot be hidden.
+    hidden = ("SimpleITK", "monai", "nibabel")
+    (tmp_path / "sitecustomize.py").write_text(f"import sys; sys.modules.update(dict.fromkeys({hidden}))")
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(asdict(config(max_steps=2))))
+    repository = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-m", "TeachFormerCore", "train", "--config", str(file)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{repository}"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "per_case.csv").exists()
+
+
+def test_deep_supervision_heads_are_trained_but_not_shipped(config: Make, tmp_path: Path) -> None:
+    from TeachFormerCore.inference.model_folder import load_network, read_card
+    from TeachFormerCore.training.export import export_run
+
+    arguments = {"filters": 2, "transformer_depth": 4, "deep_supervision": True}
+    folder = train(config(max_steps=2, network_arguments=arguments))
+    assert not any(name.startswith("auxiliary") for name in load_file(folder / "weights.safetensors"))
+    exported = export_run(folder, output=tmp_path / "model")
+    card = read_card(exported)
+    assert card["network"]["arguments"] == arguments | {"deep_supervision": False}
+    load_network(exported, card)
+
+
+def test_the_exported_card_tells_the_runs_figures(config: Make, tmp_path: Path) -> None:
+    from TeachFormerCore.inference.model_folder import model_folders, read_card
+    from TeachFormerCore.training.export import bootstrap_interval, export_run
+
+    folder = train(config(max_steps=2))
+    exported = export_run(folder)  # into the user's models folder
+    assert exported in model_folders()
+    card = read_card(exported)
+    values = [float(row["dice"]) for row in rows(folder / "per_case.csv")]
+    assert card["accuracy"]["dice"] == pytest.approx(sum(values) / 2, abs=1e-4)
+    assert card["accuracy"]["dice_interval_95"] == pytest.approx([min(values), max(values)], abs=1e-4)
+    assert card["training"]["validation_patients"] == ["P6", "P7"]
+    assert card["field_of_view_mm"] == [160, 160, 160]  # 128 mm and a quarter
+    assert bootstrap_interval([0.5]) is None
+    with pytest.raises(InputError, match="no finished run"):
+        export_run(tmp_path / "nothing")
+    (folder / "weights.safetensors").write_bytes(b"changed")
+    with pytest.raises(InputError, match="not the file the run's manifest"):
+        export_run(folder)
+
+
 def test_a_bare_replace_keeps_the_checks(config: Make) -> None:
     with pytest.raises(InputError):
         replace(config(), batch_size=0)
