@@ -19,7 +19,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..errors import InputError, missing_dependency
-from .image import dicom_series_files
+from .image import dicom_series_files, read_image
 
 TAGS = {
     "Modality": "(0008,0060)",
@@ -33,8 +33,6 @@ TAGS = {
     "AcquisitionDate": "(0008,0022)",
     "AcquisitionTime": "(0008,0032)",
     "TimezoneOffsetFromUTC": "(0008,0201)",
-    "ImagePositionPatient": "(0020,0032)",
-    "ImageOrientationPatient": "(0020,0037)",
     "RadiopharmaceuticalInformationSequence": "(0054,0016)",
     "RadionuclideTotalDose": "(0018,1074)",
     "RadionuclideHalfLife": "(0018,1075)",
@@ -68,33 +66,9 @@ def read_suv(folder: str | Path) -> tuple[sitk.Image, str]:
         InputError: no series, several, or one whose SUV cannot be computed.
         MissingDependencyError: pydicom is not installed.
     """
-    files = series_files(folder)
-    conversion = suv_factor(files)
-    return sitk.Cast(read_series(files) * conversion.factor, sitk.sitkFloat32), conversion.how
-
-
-def series_files(folder: str | Path) -> list[str]:
-    """The files of the one series of a folder, in slice order; one slice alone is refused."""
-    files = dicom_series_files(Path(folder))
-    if len(files) < 2:
-        raise InputError(f"The DICOM series in {folder} has one file: a volume of several slices is needed.")
-    return files
-
-
-def read_series(files: Sequence[str | Path]) -> sitk.Image:
-    """The slices of one series as stored times each slice's own rescale slope, float32."""
-    reader = sitk.ImageSeriesReader()
-    reader.SetFileNames([str(file) for file in files])
-    # Unasked, ITK takes the first slice's pixel type for all: where that slope is a whole number and others are not,
-    # the other slices would be cut off to whole numbers.
-    reader.SetOutputPixelType(sitk.sitkFloat32)
-    try:
-        return reader.Execute()
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise InputError(
-            f"The DICOM series in {Path(files[0]).parent} could not be read ({reason}): export it again."
-        ) from error
+    image = read_image(folder)  # with the checks of a series: no slice missing, doubled or cut off
+    conversion = suv_factor(dicom_series_files(Path(folder)))
+    return sitk.Cast(image * conversion.factor, sitk.sitkFloat32), conversion.how
 
 
 def suv_factor(files: Sequence[str | Path]) -> SuvConversion:
@@ -109,7 +83,6 @@ def suv_factor(files: Sequence[str | Path]) -> SuvConversion:
     modality = first.optional("Modality")
     if modality not in (None, "PT"):
         raise InputError(f"{first.series} has the modality {modality}, not PT: give the PET series for this channel.")
-    _check_slices(headers)
     units = str(first.required("Units")).upper()
     if units == "GML":
         kind = str(first.optional("SUVType") or "BW").upper()
@@ -225,27 +198,6 @@ def _injection_time(
         )
     injection = datetime.datetime.combine(reference.date(), time)
     return injection if injection <= reference else injection - datetime.timedelta(days=1)
-
-
-def _check_slices(headers: list["_Header"]) -> None:
-    """Refuses dynamic or gated series (places given twice) and missing slices: ITK would stack both, wrongly spaced."""
-    positions = [header.optional("ImagePositionPatient") for header in headers]
-    orientation = headers[0].optional("ImageOrientationPatient")
-    if len(headers) < 3 or orientation is None or None in positions:
-        return
-    row, column = np.reshape(np.asarray(orientation, float), (2, 3))
-    gaps = np.diff(np.sort(np.asarray(positions, float) @ np.cross(row, column)))
-    usual = float(np.median(gaps))
-    if gaps.min() <= 0.1 * usual:
-        raise InputError(
-            f"{headers[0].series} has several slices at one place, as dynamic and gated series do: give a "
-            "static series."
-        )
-    if gaps.max() > 1.5 * usual:
-        raise InputError(
-            f"{headers[0].series} has a gap of {gaps.max():.4g} mm where slices are {usual:.4g} mm apart, so a file is "
-            "missing: export the whole series again."
-        )
 
 
 def _read_headers(files: Sequence[str | Path]) -> list["_Header"]:

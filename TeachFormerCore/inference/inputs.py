@@ -11,7 +11,7 @@ import SimpleITK as sitk
 from ..data.channels import Channel
 from ..data.grid import Grid
 from ..data.image import read_finite_image
-from ..data.suv import read_series, read_suv, series_files
+from ..data.suv import read_suv
 from ..data.units import check_channel, mark_as_suv
 from ..errors import InputError
 from .card import card_channels
@@ -145,7 +145,7 @@ def _read_pet(path: Path, pet_units: str, suv_factor: float | None) -> tuple[sit
             "folder of its DICOM series instead, or the factor (SUV per Bq/mL) as --suv-factor."
         )
     else:
-        activity = read_series(series_files(path)) if path.is_dir() else read_finite_image(path)
+        activity = read_finite_image(path)
         image = sitk.Cast(activity, sitk.sitkFloat32) * suv_factor
         how = f"from Bq/mL, with the given factor of {suv_factor:g} SUV per Bq/mL"
     mark_as_suv(image)
