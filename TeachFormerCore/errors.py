@@ -3,6 +3,8 @@
 A message is one clear sentence or two: the cause, the file, what to do about it.
 """
 
+import errno
+
 EXIT_SOME_FAILED = 1  # a batch in which some cases failed, or a check that found faults
 EXIT_CANCELLED = 130
 
@@ -36,4 +38,27 @@ def missing_dependency(package: str, *, extra: str, purpose: str) -> MissingDepe
     return MissingDependencyError(
         f"The Python package '{package}' is not installed. It is needed to {purpose}: "
         f"pip install 'TeachFormer[{extra}]' (or pip install {package})."
+    )
+
+
+INFERENCE_PACKAGES = ("torch", "numpy", "SimpleITK", "safetensors")
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+
+
+def as_teachformer_error(error: Exception) -> TeachFormerError:
+    """Any error as one with a sentence for the user and an exit code; one of ours is returned as it is."""
+    if isinstance(error, TeachFormerError):
+        return error
+    package = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if package in INFERENCE_PACKAGES:
+        return MissingDependencyError(
+            f"The Python package '{package}' is not installed: in Slicer, let the TeachFormer module install it, or "
+            f"torch by the PyTorch extension; elsewhere, pip install {package}."
+        )
+    if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+        return InputError(f"Writing failed ({error}): free some space or choose another folder.")
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return TeachFormerError("The memory ran out: close other programs, choose the device cpu, or a smaller region.")
+    return TeachFormerError(
+        f"An internal error ({type(error).__name__}: {error}): please report it with the lines beside this one."
     )

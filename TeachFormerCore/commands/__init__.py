@@ -1,18 +1,18 @@
 """The command line: one module per command, loaded only when it is called.
 
 A command's module has ``add_arguments(parser)`` and ``run(arguments) -> exit code``; one whose options come from a
-typed configuration has ``parse(argv)`` instead of the first.
+typed configuration has ``parse(argv)`` instead of the first. ``SIGNED_OPTIONS`` names options whose value may begin
+with a minus.
 """
 
 import argparse
-import errno
 import importlib
 import sys
 import traceback
 from collections.abc import Sequence
 
 from .. import __version__
-from ..errors import EXIT_CANCELLED, InputError, TeachFormerError
+from ..errors import EXIT_CANCELLED, TeachFormerError, as_teachformer_error
 
 COMMANDS = {
     "segment": "segment one case with a trained model",
@@ -42,22 +42,29 @@ def main(argv: Sequence[str] | None = None) -> int:
                 prog=f"teachformer {command}", description=f"{description[0].upper()}{description[1:]}."
             )
             module.add_arguments(parser)
-            arguments = parser.parse_args(options)
+            arguments = parser.parse_args(_joined(options, getattr(module, "SIGNED_OPTIONS", ())))
         return module.run(arguments)
-    except TeachFormerError as error:
-        return _fail(str(error), error.exit_code)
     except KeyboardInterrupt:
         return _fail("cancelled", EXIT_CANCELLED)
     except BrokenPipeError:  # the reader of our output has closed it, e.g. `| head`
         sys.stderr.close()
         return EXIT_CANCELLED
-    except MemoryError:
-        return _fail("The memory ran out: close other programs, or give a smaller region (--region-ras).", 4)
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
-            return _fail(str(InputError(f"Writing failed ({error}): free some space or choose another folder.")), 2)
-        traceback.print_exc()
-        return _fail(f"An internal error ({type(error).__name__}: {error}). Please report it with the lines above.", 4)
+        told = as_teachformer_error(error)
+        if told.exit_code == TeachFormerError.exit_code and told is not error:
+            traceback.print_exc()
+        return _fail(str(told), told.exit_code)
+
+
+def _joined(options: Sequence[str], signed: Sequence[str]) -> list[str]:
+    """``--flag -1,2`` as ``--flag=-1,2``: argparse would take a value that begins with a minus for another flag."""
+    joined: list[str] = []
+    for word in options:
+        if joined and joined[-1] in signed:
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 def _without_command(argv: Sequence[str]) -> int:

@@ -1,8 +1,9 @@
 """``teachformer segment``: one case, from image files to a mask and its maps."""
 
 import argparse
-import json
 from pathlib import Path
+
+SIGNED_OPTIONS = ("--region-ras",)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,15 +36,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Segments the case; every output appears, or none."""
-    import SimpleITK as sitk
-
     from ..data.image import OutputFiles
     from ..inference.inputs import read_inputs
+    from ..inference.outputs import Outputs
     from ..inference.predictor import Predictor
     from ..inference.region import parse_region
-    from ..inference.statistics import statistics
+    from ..inference.results import write_results
 
-    _check_outputs(arguments)
+    outputs = Outputs(
+        label=arguments.output,
+        attention_fine=arguments.attention_fine,
+        attention_coarse=arguments.attention_coarse,
+        uncertainty=arguments.uncertainty,
+        probabilities=arguments.probabilities,
+        statistics=arguments.statistics,
+    )
+    outputs.check(arguments.input)
     region = parse_region(arguments.region_ras) if arguments.region_ras else None
     predictor = Predictor(arguments.model, device=arguments.device, runtime=arguments.runtime)
     inputs = read_inputs(arguments.input, predictor.card, arguments.pet_units, arguments.suv_factor)
@@ -51,51 +59,6 @@ def run(arguments: argparse.Namespace) -> int:
     for notice in prediction.notices:
         print(notice)
     with OutputFiles() as files:
-        files.write_image(prediction.label, arguments.output)
-        for image, path in (
-            (prediction.attention_fine, arguments.attention_fine),
-            (prediction.attention_coarse, arguments.attention_coarse),
-            (prediction.uncertainty, arguments.uncertainty),
-        ):
-            if path:
-                files.write_image(image, path)
-        if arguments.probabilities:
-            files.write_image(sitk.Compose(prediction.probabilities), arguments.probabilities)
-        if arguments.statistics:
-            figures = statistics(
-                prediction.label,
-                inputs.images,
-                predictor.card,
-                uncertainty=prediction.uncertainty,
-                notices=prediction.notices,
-                pet_units=inputs.pet_units,
-                reference=str(arguments.input[0]),
-            )
-            files.write_text(json.dumps(figures, indent=1, allow_nan=False) + "\n", arguments.statistics)
+        write_results(files, prediction, outputs, inputs=inputs, card=predictor.card)
     print(f"{arguments.output}: {predictor.card['name']} {predictor.card['version']} on {predictor.device}")
     return 0
-
-
-def _check_outputs(arguments: argparse.Namespace) -> None:
-    """Refuses outputs that could not be written, or would overwrite an input or each other, before any work."""
-    from ..data.image import check_folder, check_writable
-    from ..errors import InputError
-
-    images = [
-        arguments.output,
-        arguments.attention_fine,
-        arguments.attention_coarse,
-        arguments.uncertainty,
-        arguments.probabilities,
-    ]
-    outputs = [path for path in images if path]
-    for path in outputs:
-        check_writable(path)
-    if arguments.statistics:
-        check_folder(arguments.statistics)
-        outputs.append(arguments.statistics)
-    taken = {Path(pair.partition("=")[2]).resolve() for pair in arguments.input}
-    for path in outputs:
-        if path.resolve() in taken:
-            raise InputError(f"The output {path} is also an input or another output: give each a name of its own.")
-        taken.add(path.resolve())

@@ -22,10 +22,17 @@ MODALITY_ALIASES = {"CT": "CT", "PET": "PET", "PT": "PET", "MR": "MR", "MRI": "M
 
 @dataclass(frozen=True, kw_only=True)
 class Inputs:
-    """Images by channel name, in the card's order, PET in SUV; and how SUV was obtained (None without a PET)."""
+    """The images of one case.
+
+    Attributes:
+        images: by channel name, in the card's order, PET in SUV; the first one is the reference.
+        pet_units: how SUV was obtained; None where there is no PET.
+        reference: path of the reference image.
+    """
 
     images: dict[str, sitk.Image]
     pet_units: str | None
+    reference: str
 
 
 def match_inputs(pairs: Sequence[str], card: Mapping[str, Any]) -> dict[str, Path]:
@@ -90,7 +97,7 @@ def read_inputs(
         else:
             images[channel.name] = read_finite_image(paths[channel.name])
     check_inputs(images, card, sources={name: str(path) for name, path in paths.items()})
-    return Inputs(images=images, pet_units="; ".join(said) or None)
+    return Inputs(images=images, pet_units="; ".join(said) or None, reference=str(next(iter(paths.values()))))
 
 
 def check_inputs(

@@ -178,6 +178,7 @@ BAD_CALLS = {
     "2D": (["--input", "CT={ct}", "--input", "PET={two}"], "2D"),
     "no overlap": (["--input", "CT={ct}", "--input", "PET={away}"], "share no space"),
     "region outside": (["--region-ras", "900,900,900,5,5,5"], "outside the image"),
+    "region on the other side": (["--region-ras", "-900,-900,-900,5,5,5"], "outside the image"),
     "region malformed": (["--region-ras", "1,2,3"], "six numbers"),
     "output without ending": (["--output", "{out}/mask.txt"], "image ending"),
     "output folder missing": (["--output", "{out}/none/mask.nii.gz"], "does not exist"),

@@ -1,0 +1,52 @@
+"""Ends a process that is told to stop, at once and with nothing left behind."""
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+from typing import TYPE_CHECKING
+
+from ..errors import EXIT_CANCELLED
+
+if TYPE_CHECKING:
+    from .results import CancellableFiles
+
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)]
+
+
+class Cancellation:
+    """While it is entered, SIGTERM, SIGINT (and Ctrl+Break on Windows) end this process with exit code 130.
+
+    A thread does it: Python's own handlers wait for the end of the running operation, a convolution or the compression
+    of a large file, which can take seconds. The files being written are removed; once they have appeared under their
+    names the work is done and the signal comes too late. A process that is killed without a signal it can see (SIGKILL,
+    TerminateProcess) may leave files named ``.teachformer-*``, never half an output.
+
+    Attributes:
+        files: what to remove.
+    """
+
+    def __init__(self) -> None:
+        self.files: CancellableFiles | None = None
+
+    def __enter__(self) -> "Cancellation":
+        self._reader, self._writer = socket.socketpair()
+        self._writer.setblocking(False)
+        self._previous_fd = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        # A handler that does nothing: the signal's number goes to the socket, and no longer ends the process by itself.
+        self._previous = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
+        threading.Thread(target=self._watch, name="cancellation", daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(self._previous_fd)
+        self._writer.close()
+
+    def _watch(self) -> None:
+        with contextlib.closing(self._reader):
+            while received := self._reader.recv(1):
+                if received[0] in SIGNALS and (self.files is None or self.files.take_back()):
+                    os._exit(EXIT_CANCELLED)  # not sys.exit: nothing may be waited for

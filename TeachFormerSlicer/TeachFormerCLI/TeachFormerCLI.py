@@ -1,0 +1,106 @@
+#!/usr/bin/env python-real
+"""TeachFormer's command line module in 3D Slicer: flags in, one case segmented, progress and exit code out.
+
+The work is done by ``TeachFormerCore.inference.worker``.
+"""
+
+import argparse
+import importlib.util
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+INPUTS = {"ct": "CT", "pet": "PET", "mr": "MR", "channel4": "channel4"}
+USAGE, NOT_INSTALLED = 2, 3  # exit codes, needed before TeachFormerCore is found
+
+
+class Parser(argparse.ArgumentParser):
+    """Faults of the call go to stdout: Slicer shows stderr as if the program had crashed."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"error: {message}", flush=True)
+        raise SystemExit(USAGE)
+
+
+def make_parser() -> Parser:
+    """The flags of TeachFormerCLI.xml; Slicer omits those that are empty."""
+    parser = Parser(prog="TeachFormerCLI", description="Segments one case with a trained model.", allow_abbrev=False)
+    parser.add_argument("output", type=Path, help="the label image to write")
+    parser.add_argument("--model", help="name or folder of a model (default: the shipped student)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
+    parser.add_argument("--runtime", default="auto", help="auto or torch")
+    parser.add_argument("--ct", help="CT in HU")
+    parser.add_argument("--pet", help="PET in SUV (body weight)")
+    parser.add_argument("--mr", help="MR")
+    parser.add_argument("--channel4", help="the model's fourth channel, where it has one")
+    parser.add_argument("--region", help="box to compute in: centre and half-size in mm, RAS, six numbers")
+    parser.add_argument("--attentionFine", type=Path, help="where the last decoder layer looks, 0..1")
+    parser.add_argument("--attentionCoarse", type=Path, help="where the deep encoder looks, 0..1")
+    parser.add_argument("--uncertainty", type=Path, help="normalised entropy, 0..1")
+    parser.add_argument("--statistics", type=Path, help="volumes, values and SUV figures per label, JSON")
+    parser.add_argument("--returnparameterfile", help=argparse.SUPPRESS)  # Slicer may add it; nothing is returned so
+    return parser
+
+
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """The call's values; an empty one counts as not given."""
+    parser = make_parser()
+    joined: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        if not word.startswith("--") or "=" in word or word in ("--", "--help"):
+            joined.append(word)
+            continue
+        # Each flag takes a value, and argparse would take that of "--region -12.5,30,..." for another flag.
+        value = next(rest, None)
+        if value is None:
+            parser.error(f"{word} needs a value")
+        if value:
+            joined.append(f"{word}={value}")
+    return parser.parse_args(joined)
+
+
+def find_core() -> bool:
+    """Makes TeachFormerCore importable: installed, beside this module in Slicer, or in the source tree."""
+    if importlib.util.find_spec("TeachFormerCore"):
+        return True
+    here = Path(__file__).resolve().parent
+    # On Windows a build tree has one more folder, of the configuration.
+    for folder in (here.parent / "qt-scripted-modules", here.parents[1] / "qt-scripted-modules", here.parents[1]):
+        if (folder / "TeachFormerCore" / "__init__.py").is_file():
+            sys.path.insert(0, str(folder))
+            return True
+    return False
+
+
+def main(words: Sequence[str]) -> int:
+    """Segments one case; 0 done, 2 input, 3 install, 4 internal, 130 cancelled."""
+    arguments = parse(words)
+    if not find_core():
+        print("error: TeachFormerCore was not found beside this module: install the extension again.", flush=True)
+        return NOT_INSTALLED
+    from TeachFormerCore.inference.outputs import Outputs
+    from TeachFormerCore.inference.worker import Job, run_segmentation
+
+    values = vars(arguments)
+    return run_segmentation(
+        Job(
+            inputs=tuple(f"{name}={values[flag]}" for flag, name in INPUTS.items() if values[flag]),
+            outputs=Outputs(
+                label=arguments.output,
+                attention_fine=arguments.attentionFine,
+                attention_coarse=arguments.attentionCoarse,
+                uncertainty=arguments.uncertainty,
+                statistics=arguments.statistics,
+            ),
+            model=arguments.model,
+            region_ras=arguments.region,
+            device=arguments.device,
+            runtime=arguments.runtime,
+        )
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
