@@ -224,7 +224,13 @@ def _fit(
     with warnings.catch_warnings():
         # Lightning advises on loader workers and logging intervals, which the configuration decides.
         warnings.filterwarnings("ignore", category=UserWarning, module="pytorch_lightning")
-        trainer.fit(module, loader)
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+        try:
+            trainer.fit(module, loader)
+        except SystemExit:
+            if trainer.interrupted:  # Lightning turns Ctrl+C into exit code 1
+                raise KeyboardInterrupt from None
+            raise
 
 
 def _tensorboard(folder: Path) -> "lightning.pytorch.loggers.Logger":  # type: ignore[name-defined]

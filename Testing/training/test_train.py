@@ -155,6 +155,25 @@ def test_kill_9_at_any_moment_then_the_same_weights(config: Make, tmp_path: Path
     assert (tmp_path / "killed" / "per_case.csv").read_text() == (undisturbed / "per_case.csv").read_text()
 
 
+def test_ctrl_c_ends_with_130_and_without_a_result(config: Make, tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(asdict(config(max_steps=2000))))
+    # A process started in the background may have inherited that SIGINT is ignored.
+    code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    code += "from TeachFormerCore.commands import main; sys.exit(main(sys.argv[1:]))"
+    process = subprocess.Popen([sys.executable, "-c", code, "train", "--config", str(file)], stderr=subprocess.PIPE)
+    metrics = tmp_path / "run" / "metrics.csv"
+    while not (metrics.exists() and len(metrics.read_text().splitlines()) > 2):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said.decode().strip().endswith("cancelled")
+    assert (tmp_path / "run" / "checkpoints" / "last.ckpt").exists()
+    assert not (tmp_path / "run" / "manifest.json").exists()
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
