@@ -245,14 +245,14 @@ def _score_case(
     import time
 
     from ..data.grid import Grid
-    from ..data.image import read_image, voxels
+    from ..data.image import read_finite_image, read_image, voxels
     from ..errors import InputError
     from ..evaluation.baselines import baseline_masks
     from ..evaluation.scores import score
     from ..inference.inputs import check_inputs
 
     files = {channel: case.images[name] for channel, name in channels.items() if case.images[name].is_file()}
-    images = {channel: read_image(file, single_slice=True) for channel, file in files.items()}
+    images = {channel: read_finite_image(file, single_slice=True) for channel, file in files.items()}
     check_inputs(images, predictor.card, sources={channel: str(file) for channel, file in files.items()})
     label = read_image(case.label, single_slice=True)  # type: ignore[arg-type]
     if not Grid.of(label).overlaps(Grid.of(next(iter(images.values())))):

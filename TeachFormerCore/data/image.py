@@ -50,14 +50,14 @@ def read_image(path: str | Path, *, single_slice: bool = False) -> sitk.Image:
     return image
 
 
-def read_finite_image(path: str | Path) -> sitk.Image:
+def read_finite_image(path: str | Path, *, single_slice: bool = False) -> sitk.Image:
     """As :func:`read_image`, but refuses the NaN and infinite values that ITK reads as 0 from a NIfTI file.
 
     Raises:
         InputError: as ``read_image``, or a value that is not finite.
     """
     path = Path(path)
-    image = read_image(path)
+    image = read_image(path, single_slice=single_slice)
     count = non_finite_voxels(path) if path.is_file() else 0
     if count:
         raise InputError(f"{path} holds {count} voxels that are NaN or infinite: export the image again without them.")
