@@ -79,3 +79,15 @@ def test_versions_agree() -> None:
     assert sys.version_info >= (3, 10)
     shown = subprocess.check_output([sys.executable, "-m", "TeachFormerCore", "--version"], text=True, cwd=REPOSITORY)
     assert shown.strip() == f"teachformer {TeachFormerCore.__version__}"
+
+
+@pytest.mark.parametrize(
+    "file", sorted((REPOSITORY / "Training" / "configs").glob("*.yaml")), ids=lambda file: file.stem
+)
+def test_every_configuration_is_valid_and_its_script_starts(file: Path) -> None:
+    """Read through the scripts of Training/, from another folder, as Slicer would start them (with its ``--``)."""
+    script = "distill_student.py" if "from_" in file.stem else "train_teacher.py"
+    command = [sys.executable, REPOSITORY / "Training" / script, "--", "--config", file, "--print_config"]
+    shown = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY.parent)
+    assert shown.returncode == 0, shown.stderr
+    assert f"run: {file.stem}_fold0" in shown.stdout

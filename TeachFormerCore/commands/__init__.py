@@ -22,6 +22,7 @@ COMMANDS = {
     "data": "check, split and prepare datasets",
     "networks": "the networks of the two papers with their sizes, measured",
     "train": "train one network",
+    "distill": "train a student from frozen teachers",
     "export": "make a model folder of a finished run",
 }
 

@@ -27,7 +27,7 @@ def parse_config(command: str, argv: Sequence[str]) -> TrainConfig:
     parser.add_class_arguments(TrainConfig)
     parsed = parser.parse_args(list(argv))
     folders = [Path(str(file)).absolute().parent for file in parsed.config or []]
-    config: TrainConfig = _config_of(parser.instantiate_classes(parsed))
+    config: TrainConfig = _config_of(parser.instantiate(parsed))
     if config.splits is None or Path(config.splits).is_file():
         return config
     above = [each for folder in folders for each in (folder, *folder.parents)]

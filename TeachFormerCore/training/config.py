@@ -25,6 +25,40 @@ class LossConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TeacherConfig:
+    """A finished run whose network teaches.
+
+    Attributes:
+        run: as in its own configuration.
+        weight: how much it counts in Eq. 1 and Eq. 2.
+    """
+
+    run: str
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillationConfig:
+    """Eq. 1 and Eq. 2 of Teach-Former; the defaults are the paper's, unweighted (Eq. 4).
+
+    Attributes:
+        mode: form of Eq. 1, 'paper' or 'balanced'.
+        similarity_coarse: weight of Eq. 1 on P.
+        similarity_fine: weight of Eq. 1 on Q.
+        divergence: weight of Eq. 2.
+        direction: of Eq. 2, 'student_teacher' as printed or 'teacher_student'.
+        temperature: of Eq. 2.
+    """
+
+    mode: Literal["paper", "balanced"] = "paper"
+    similarity_coarse: float = 1.0
+    similarity_fine: float = 1.0
+    divergence: float = 1.0
+    direction: Literal["student_teacher", "teacher_student"] = "student_teacher"
+    temperature: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class OptimiserConfig:
     """Adam with the learning rate lr * (1 - step / steps)^power.
 
@@ -41,7 +75,7 @@ class OptimiserConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """A training of one network.
+    """A training of one network, alone or from teachers.
 
     Attributes:
         data: dataset folder, its name under TEACHFORMER_DATA, or a folder made by 'teachformer data prepare'.
@@ -63,6 +97,8 @@ class TrainConfig:
         image_size: the network is built for this size and inference uses windows of it; the patch size unless given.
         network_arguments: passed on to the network.
         loss: see LossConfig.
+        teachers: finished runs that teach this one, see TeacherConfig; none trains the network alone.
+        distillation: see DistillationConfig; means something with teachers only.
         optimiser: see OptimiserConfig.
         augmentation: see AugmentationConfig.
         device: auto, cpu, cuda, cuda:N or mps.
@@ -90,6 +126,8 @@ class TrainConfig:
     image_size: list[int] | None = None
     network_arguments: dict[str, Any] = field(default_factory=dict)
     loss: LossConfig = field(default_factory=LossConfig)
+    teachers: list[TeacherConfig] = field(default_factory=list)
+    distillation: DistillationConfig = field(default_factory=DistillationConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     device: str = "auto"
@@ -108,6 +146,8 @@ class TrainConfig:
             ((self.max_steps or self.max_epochs or 1) > 0, "max_steps and max_epochs must be positive"),
             (self.fold == "all" or self.splits is not None, "a numbered fold needs splits, a splits_final.json"),
             (self.batch_size > 0 and self.check_every > 0, "batch_size and check_every must be positive"),
+            (all(teacher.weight > 0 for teacher in self.teachers), "the weight of a teacher must be positive"),
+            (self.distillation.temperature > 0, "distillation.temperature must be positive"),
             (self.patience is None or self.patience > 0, "patience must be positive"),
             (
                 self.protocol == "sound" or self.fold != "all",

@@ -18,8 +18,10 @@ from safetensors.torch import save_file
 from ..data.prepared import PreparedData
 from ..data.splits import FoldSplit, read_splits
 from ..devices import choose_device, has_fast_bf16, prefer_layout
+from ..distillation.attention_similarity import AttentionSimilarity
+from ..distillation.pixelwise_divergence import PixelwiseDivergence
 from ..distillation.segmentation_loss import SegmentationLoss
-from ..distillation.task import SegmentationTask
+from ..distillation.task import DistillationTask, SegmentationTask, Teacher
 from ..errors import InputError, missing_dependency
 from ..networks import SegmentationNetwork, build_network
 from ..progress import Progress
@@ -39,6 +41,7 @@ from .run_folder import (
     write_manifest,
     write_whole,
 )
+from .teachers import load_teachers
 from .views import Views, view_loader
 
 
@@ -63,8 +66,9 @@ def train(config: TrainConfig) -> Path:
     bf16 = config.precision == "bf16" or (config.precision == "auto" and has_fast_bf16(device))
     torch.manual_seed(config.seed)
     network = new_network(config, classes=classes, device=device)
+    teachers, teacher_records = load_teachers(config, prepared=prepared, split=split, classes=classes, device=device)
     loss = SegmentationLoss(focal_gamma=config.loss.focal_gamma, whole_batch_dice=config.loss.whole_batch_dice)
-    task = SegmentationTask(student=network, loss=loss, weights={"dice": config.loss.dice, "focal": config.loss.focal})
+    task = new_task(config, network=network, loss=loss, teachers=teachers)
     views = Views(prepared, patch_size=config.patch_size, augmentation=config.augmentation, seed=config.seed)
     evaluator = CaseEvaluator(prepared, loss=loss, window=config.window, device=device, bf16=bf16)
     choice = Choice(
@@ -113,6 +117,7 @@ def train(config: TrainConfig) -> Path:
             "network": {"name": config.network, "arguments": config.network_arguments | leaving_out},
             "data": describe_data(prepared, config, split),
             "patients": patients_by_role(prepared, split),
+            "teachers": teacher_records,
             "steps": module.step,
             "best_epoch": choice.best_epoch if choice.best_weights else None,
             "device": device.type,
@@ -158,6 +163,32 @@ def new_network(config: TrainConfig, *, classes: int, device: torch.device) -> S
     if config.compile:
         network.maps = torch.compile(network.maps)  # type: ignore[method-assign]
     return network
+
+
+def new_task(
+    config: TrainConfig, *, network: SegmentationNetwork, loss: SegmentationLoss, teachers: list[Teacher]
+) -> SegmentationTask:
+    """The task of the configuration: Eq. 3 alone, or Eq. 4 with teachers.
+
+    Raises:
+        InputError: teachers that do not fit the network.
+    """
+    weights = {"dice": config.loss.dice, "focal": config.loss.focal}
+    if not teachers:
+        return SegmentationTask(student=network, loss=loss, weights=weights)
+    settings = config.distillation
+    names = ("similarity_coarse", "similarity_fine", "divergence")
+    try:
+        return DistillationTask(
+            student=network,
+            teachers=teachers,
+            loss=loss,
+            similarity=AttentionSimilarity(mode=settings.mode),
+            divergence=PixelwiseDivergence(direction=settings.direction, temperature=settings.temperature),
+            weights=weights | {name: getattr(settings, name) for name in names},
+        )
+    except ValueError as error:
+        raise InputError(f"The configuration cannot be used: {error}") from error
 
 
 def save_weights(weights: dict[str, torch.Tensor], file: Path) -> None:
@@ -212,7 +243,7 @@ def _fit(
         max_epochs=-1,
         callbacks=[
             choice,
-            MetricsFile(folder / METRICS_FILE, choice, ("dice", "focal")),
+            MetricsFile(folder / METRICS_FILE, choice, module.task.term_names),
             StepProgress(f"training {config.run}"),
             checkpoint,
         ],
