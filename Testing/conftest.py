@@ -50,7 +50,7 @@ def cli() -> Cli:
     def run(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "TeachFormerCore", *map(str, arguments)]
         environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), **options.pop("env", {})}  # type: ignore[dict-item]
-        defaults = {"cwd": REPOSITORY, "capture_output": True, "text": True, "timeout": 300, "env": environment}
+        defaults = {"cwd": REPOSITORY, "capture_output": True, "encoding": "utf-8", "timeout": 300, "env": environment}
         return subprocess.run(command, **(defaults | options))  # type: ignore[call-overload,no-any-return]
 
     return run
@@ -96,5 +96,5 @@ def tiny_model(tmp_path: Path) -> Path:
     }
     folder = tmp_path / "tiny"
     write_model(folder, card, weights)
-    assert json.loads((folder / "model.json").read_text())["files"]
+    assert json.loads((folder / "model.json").read_text(encoding="utf-8"))["files"]
     return folder

@@ -23,18 +23,21 @@ def test_an_installed_package_finds_the_shipped_weights(tmp_path: Path) -> None:
     # Behind the environment's own packages: it is the installed TeachFormer that is found, not this checkout.
     own = Path(
         subprocess.check_output(
-            [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], text=True
+            [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], encoding="utf-8"
         ).strip()
     )
     (own / "lent.pth").write_text(sysconfig.get_path("purelib"))
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     where = subprocess.check_output(
-        [python, "-c", "import TeachFormerCore; print(TeachFormerCore.__file__)"], text=True, cwd=tmp_path, env=clean
+        [python, "-c", "import TeachFormerCore; print(TeachFormerCore.__file__)"],
+        encoding="utf-8",
+        cwd=tmp_path,
+        env=clean,
     )
     assert Path(where.strip()).is_relative_to(environment)
     program = environment / "bin" / "teachformer"
     listed = subprocess.run(
-        [program, "models", "list", "--json"], capture_output=True, text=True, cwd=tmp_path, env=clean
+        [program, "models", "list", "--json"], capture_output=True, encoding="utf-8", cwd=tmp_path, env=clean
     )
     assert listed.returncode == 0, listed.stderr
     names = [card["name"] for card in json.loads(listed.stdout)]
@@ -42,7 +45,7 @@ def test_an_installed_package_finds_the_shipped_weights(tmp_path: Path) -> None:
     assert names
     for name in names:
         checked = subprocess.run(
-            [program, "models", "check", name], capture_output=True, text=True, cwd=tmp_path, env=clean
+            [program, "models", "check", name], capture_output=True, encoding="utf-8", cwd=tmp_path, env=clean
         )
         assert checked.returncode == 0, checked.stderr
         assert str(environment) in checked.stdout
@@ -64,11 +67,11 @@ def test_the_four_declared_dependencies_are_enough(tmp_path: Path) -> None:
     subprocess.run([python, "-c", code], check=True, cwd=tmp_path, env=clean)
     program = [environment / "bin" / "teachformer", "segment", "--input", "CT=CT.nii.gz", "--input", "PET=PET.nii.gz"]
     subprocess.run([*program, "--output", "mask.nii.gz", "--statistics", "s.json"], check=True, cwd=tmp_path, env=clean)
-    assert json.loads((tmp_path / "s.json").read_text())["labels"][0]["volume_ml"] > 50
+    assert json.loads((tmp_path / "s.json").read_text(encoding="utf-8"))["labels"][0]["volume_ml"] > 50
 
 
 def test_no_pickle_and_no_image_is_tracked() -> None:
-    tracked = subprocess.check_output(["git", "ls-files"], text=True, cwd=REPOSITORY).split()
+    tracked = subprocess.check_output(["git", "ls-files"], encoding="utf-8", cwd=REPOSITORY).split()
     refused = (".pt", ".pth", ".ckpt", ".pkl", ".npz", ".nii", ".nii.gz", ".mha", ".nrrd", ".dcm")
     assert [name for name in tracked if name.endswith(refused)] == []
 
@@ -77,7 +80,9 @@ def test_versions_agree() -> None:
     import TeachFormerCore
 
     assert sys.version_info >= (3, 10)
-    shown = subprocess.check_output([sys.executable, "-m", "TeachFormerCore", "--version"], text=True, cwd=REPOSITORY)
+    shown = subprocess.check_output(
+        [sys.executable, "-m", "TeachFormerCore", "--version"], encoding="utf-8", cwd=REPOSITORY
+    )
     assert shown.strip() == f"teachformer {TeachFormerCore.__version__}"
 
 
@@ -88,6 +93,6 @@ def test_every_configuration_is_valid_and_its_script_starts(file: Path) -> None:
     """Read through the scripts of Training/, from another folder, as Slicer would start them (with its ``--``)."""
     script = "distill_student.py" if "from_" in file.stem else "train_teacher.py"
     command = [sys.executable, REPOSITORY / "Training" / script, "--", "--config", file, "--print_config"]
-    shown = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY.parent)
+    shown = subprocess.run(command, capture_output=True, encoding="utf-8", cwd=REPOSITORY.parent)
     assert shown.returncode == 0, shown.stderr
     assert f"run: {file.stem}_fold0" in shown.stdout

@@ -33,7 +33,7 @@ def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str
     return subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         env={**os.environ, "PYTHONPATH": str(REPOSITORY), **environment},
     )
 
@@ -136,7 +136,7 @@ def test_segment_writes_everything_on_the_references_grid(
         np.testing.assert_allclose(image.GetDirection(), reference.GetDirection(), atol=1e-6)
     mask = sitk.GetArrayFromImage(sitk.ReadImage(str(outputs["output"])))
     assert mask.dtype == np.uint8
-    figures = json.loads((tmp_path / "s.json").read_text())
+    figures = json.loads((tmp_path / "s.json").read_text(encoding="utf-8"))
     assert set(figures) == {"reference", "notices", "pet_units", "labels"}
     assert figures["labels"][0]["voxels"] == int((mask == 1).sum())
     assert sitk.ReadImage(str(outputs["probabilities"])).GetNumberOfComponentsPerPixel() == 2

@@ -168,7 +168,7 @@ def test_the_printed_lines_tell_dice_time_memory_and_what_was_trained_on(done: D
 
 
 def test_statistics_are_those_of_the_mask(done: Done) -> None:
-    statistics = json.loads((done.folder / "STS_014" / "statistics.json").read_text())
+    statistics = json.loads((done.folder / "STS_014" / "statistics.json").read_text(encoding="utf-8"))
     (label,) = statistics["labels"]
     mask = read(done.folder / "STS_014" / "mask.nii.gz") > 0
     assert label["volume_ml"] == pytest.approx(mask.sum() * 1.953125**2 * 3.27 / 1000, rel=1e-5)
@@ -394,7 +394,7 @@ def test_the_program_with_a_tiny_model(cli, tiny_model: Path, data: Path, tmp_pa
     assert "(training case)" not in result.stdout
     for case in ("phantom", "STS_014"):
         assert {path.name for path in (tmp_path / "out" / case).iterdir()} >= FILES
-        assert "NaN" not in (tmp_path / "out" / case / "statistics.json").read_text()
+        assert "NaN" not in (tmp_path / "out" / case / "statistics.json").read_text(encoding="utf-8")
     assert "random weights, for tests" in (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
 
 
@@ -405,7 +405,7 @@ def test_the_shipped_model_finds_the_tumour_of_the_phantom(cli, tmp_path: Path) 
     found = re.search(r"^phantom: Dice (\d\.\d+), (\d+\.\d) s", result.stdout, re.MULTILINE)
     assert found, result.stdout
     assert float(found.group(1)) > 0.6
-    statistics = json.loads((tmp_path / "demo" / "phantom" / "statistics.json").read_text())
+    statistics = json.loads((tmp_path / "demo" / "phantom" / "statistics.json").read_text(encoding="utf-8"))
     assert 60 < statistics["labels"][0]["volume_ml"] < 250
     assert math.isfinite(statistics["labels"][0]["pet"]["suv_peak"])
     assert (tmp_path / "demo" / "index.html").is_file()

@@ -129,7 +129,7 @@ def test_what_is_no_dataset(tmp_path):
 
 def test_a_byte_order_mark_is_no_fault(tmp_path):
     folder = layout(tmp_path / "d", CASES)
-    text = (folder / "dataset.json").read_text()
+    text = (folder / "dataset.json").read_text(encoding="utf-8")
     (folder / "dataset.json").write_text(text, encoding="utf-8-sig")
     assert len(open_dataset(folder).cases) == 2
 

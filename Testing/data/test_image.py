@@ -357,7 +357,7 @@ def test_a_full_disk(tmp_path):
     result = subprocess.run(
         [sys.executable, "-c", FULL_DISK, str(tmp_path)],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         cwd=Path(__file__).parents[2],
         check=False,
     )

@@ -244,7 +244,7 @@ def test_a_failing_case_is_named_and_the_others_go_on(folder, fake, tmp_path, ca
     write_case(folder, "P3_a", lesion(6))
     assert run("--data", folder, "--output", tmp_path / "out") == 1
     assert "P2_a failed: out of luck" in capsys.readouterr().err
-    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))
     assert [row["case"] for row in summary["cases"]] == ["P1_a", "P3_a"]
     assert summary["failed"] == [{"case": "P2_a", "error": "out of luck"}]
 
@@ -330,8 +330,11 @@ def test_the_program_with_a_real_model(folder, tiny_model, cli, tmp_path):
     assert answer.stdout.startswith("Boxes, split Tr: mean over 3 cases")
     summary = json.loads((output / "summary.json").read_text(encoding="utf-8"))
     assert (summary["model"], summary["failed"]) == ("tiny", [])
-    assert summary["weights_sha256"] == json.loads((tiny_model / "model.json").read_text())["files"][WEIGHTS_FILE]
-    assert len((output / "per_case.csv").read_text().splitlines()) == 4
+    assert (
+        summary["weights_sha256"]
+        == json.loads((tiny_model / "model.json").read_text(encoding="utf-8"))["files"][WEIGHTS_FILE]
+    )
+    assert len((output / "per_case.csv").read_text(encoding="utf-8").splitlines()) == 4
     assert sorted(file.name for file in output.iterdir()) == ["per_case.csv", "summary.json"]
 
     (folder / "labelsTr" / "P2_a.nii.gz").unlink()
@@ -348,6 +351,6 @@ def test_the_shipped_model_on_two_cases(sts, cli, tmp_path):
     assert answer.returncode == 0, answer.stderr
     summary = json.loads(answer.stdout)
     assert [row["case"] for row in summary["cases"]] == ["STS_002", "STS_014"]
-    assert summary == json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary == json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))
     assert all(0.3 < row["dice"] <= 1 for row in summary["cases"])
     assert ("training cases" in answer.stderr) == any(row["seen"] for row in summary["cases"])

@@ -21,7 +21,7 @@ from TeachFormerCore.inference.model_folder import (
 
 def change_card(folder: Path, **fields: object) -> None:
     file = folder / "model.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | fields))
+    file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | fields))
 
 
 def test_a_good_folder_loads(tiny_model: Path) -> None:
@@ -32,7 +32,7 @@ def test_a_good_folder_loads(tiny_model: Path) -> None:
 
 @pytest.mark.parametrize("field", SCHEMA)
 def test_each_missing_or_wrong_field_is_named(tiny_model: Path, field: str) -> None:
-    card = json.loads((tiny_model / "model.json").read_text())
+    card = json.loads((tiny_model / "model.json").read_text(encoding="utf-8"))
     change_card(tiny_model, **{field: object.__name__ if field in ("network", "channels") else None})
     if field not in ("field_of_view_mm",):  # null is legal there
         with pytest.raises(InputError, match=f"'{field}' must be"):
@@ -60,7 +60,7 @@ def test_a_missing_file_is_refused(tiny_model: Path) -> None:
 
 @pytest.mark.parametrize("name", ["../outside", "/etc/passwd", "a/../../b"])
 def test_file_names_stay_inside_the_folder(tiny_model: Path, name: str) -> None:
-    files = json.loads((tiny_model / "model.json").read_text())["files"]
+    files = json.loads((tiny_model / "model.json").read_text(encoding="utf-8"))["files"]
     change_card(tiny_model, files=files | {name: "0" * 64})
     with pytest.raises(InputError, match="'files' must be"):
         read_card(tiny_model)

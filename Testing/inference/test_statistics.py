@@ -254,5 +254,5 @@ def test_peak_agrees_with_the_plain_sum_in_blocks_of_any_size(block, monkeypatch
 
 def test_scipy_is_not_needed():
     code = "import sys; sys.modules['scipy'] = None; import TeachFormerCore.inference.statistics as s; print('ok')"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=False)
     assert done.stdout.strip() == "ok", done.stderr

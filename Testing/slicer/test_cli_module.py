@@ -35,7 +35,7 @@ def run_cli(*words: object, script: Path = SCRIPT, python: tuple[str, ...] = (),
     """Exit code and stdout; stderr must stay empty."""
     done = subprocess.run(
         [sys.executable, *python, script, *map(str, words)],
-        capture_output=True, text=True, timeout=300, env={**os.environ, **environment},
+        capture_output=True, encoding="utf-8", timeout=300, env={**os.environ, **environment},
     )  # fmt: skip
     assert done.stderr == ""
     return done.returncode, done.stdout
@@ -112,7 +112,7 @@ def test_every_output_is_what_teachformer_segment_writes(
             np.testing.assert_allclose(getattr(first, geometry)(), getattr(reference, geometry)(), atol=1e-9)
     uncertain = sitk.GetArrayFromImage(sitk.ReadImage(str(out / "uncertainty.nrrd")))
     assert 0 < np.count_nonzero(uncertain) < 0.5 * uncertain.size, "the region was not used"
-    figures, others = (json.loads((folder / "s.json").read_text()) for folder in (out, tmp_path))
+    figures, others = (json.loads((folder / "s.json").read_text(encoding="utf-8")) for folder in (out, tmp_path))
     assert figures["labels"] == others["labels"]
     assert figures["reference"] == str(shifted["ct"])
     assert len(list(out.iterdir())) == 5
@@ -186,7 +186,7 @@ def test_a_kill_leaves_nothing(
         sitk.WriteImage(large, str(paths[name]))
     flags = [word for flag in MAPS for word in (f"--{flag}", out / f"{flag}.nrrd")]
     command = [sys.executable, SCRIPT, *given(paths, tiny_model), *flags, out / "label.nrrd"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8") as process:
         assert process.stdout is not None
         for line in process.stdout:
             if line.startswith("<filter-comment>Writing" if stage == "file" else stage):
@@ -239,22 +239,22 @@ sys.exit(run_segmentation(job, result_file=Path(out, "r.json"), error_file=Path(
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     command = [sys.executable, "-c", code, str(out)]
     done = subprocess.run(
-        [*command, tiny_model, images["ct"], images["pet"]], capture_output=True, text=True, env=environment
+        [*command, tiny_model, images["ct"], images["pet"]], capture_output=True, encoding="utf-8", env=environment
     )
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     assert sorted(file.name for file in out.iterdir()) == ["label.nrrd", "r.json"]
-    result = json.loads((out / "r.json").read_text())
+    result = json.loads((out / "r.json").read_text(encoding="utf-8"))
     assert result.pop("seconds") > 0
     assert result == {"exit_code": 0, "model": "tiny", "version": "1", "device": result["device"], "notices": [],
                       "outputs": {"label": str(out / "label.nrrd")}}  # fmt: skip
     for file in out.iterdir():
         file.unlink()
     done = subprocess.run(
-        [*command, tiny_model, out / "none.nrrd", images["pet"]], capture_output=True, text=True, env=environment
+        [*command, tiny_model, out / "none.nrrd", images["pet"]], capture_output=True, encoding="utf-8", env=environment
     )
     assert (done.returncode, done.stderr) == (2, "")
     assert [file.name for file in out.iterdir()] == ["e.json"]
-    error = json.loads((out / "e.json").read_text())
+    error = json.loads((out / "e.json").read_text(encoding="utf-8"))
     assert list(error) == ["cause", "fix", "original", "exit_code"]
     assert error == {
         "cause": f"{out / 'none.nrrd'} does not exist",
@@ -275,7 +275,7 @@ with worker._everything_on_stdout():
 os.write(2, b"after")
 """
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", env=environment)
     assert (done.stdout, done.stderr) == ("from belowfrom Python\n", "after")
 
 
@@ -353,7 +353,7 @@ def test_the_description_and_the_script_have_the_same_flags() -> None:
 
 
 def test_nothing_runs_at_file_scope() -> None:
-    body = ast.parse(SCRIPT.read_text()).body
+    body = ast.parse(SCRIPT.read_text(encoding="utf-8")).body
     allowed = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.Assign)
     *rest, guard = body[1:]
     assert all(isinstance(node, allowed) for node in rest)

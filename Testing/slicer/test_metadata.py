@@ -77,22 +77,22 @@ def configured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     for name, text in SLICER.items():
         (folder / name).write_text(text)
     command = ["cmake", "-S", folder, "-B", folder / "build", f"-DEXTENSION={REPOSITORY}", f"-DSlicer_DIR={folder}"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, encoding="utf-8")
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr, done.stderr
-    lines = (folder / "build" / "noted.txt").read_text().splitlines()
+    lines = (folder / "build" / "noted.txt").read_text(encoding="utf-8").splitlines()
     return dict(line.split("=", 1) for line in lines)
 
 
 def cmake_settings() -> dict[str, str]:
     """The one-line settings, as the index reads them: by a regular expression."""
-    text = (REPOSITORY / "CMakeLists.txt").read_text()
+    text = (REPOSITORY / "CMakeLists.txt").read_text(encoding="utf-8")
     settings = dict(re.findall(r'^set\(EXTENSION_([A-Z]+) "([^"\n]*)"\)$', text, re.MULTILINE))
     return settings | {"name": re.findall(r"^project\((\w+)\)$", text, re.MULTILINE)[0]}
 
 
 def s4ext() -> dict[str, str]:
-    lines = (REPOSITORY / "TeachFormer.s4ext").read_text().splitlines()
+    lines = (REPOSITORY / "TeachFormer.s4ext").read_text(encoding="utf-8").splitlines()
     return dict(line.split(" ", 1) for line in lines if line and not line.startswith("#"))
 
 
@@ -110,7 +110,11 @@ def test_the_catalog_entry_holds_what_its_schema_allows() -> None:
 
 
 def test_json_s4ext_and_cmake_agree() -> None:
-    entry, old, cmake = json.loads((REPOSITORY / "TeachFormer.json").read_text()), s4ext(), cmake_settings()
+    entry, old, cmake = (
+        json.loads((REPOSITORY / "TeachFormer.json").read_text(encoding="utf-8")),
+        s4ext(),
+        cmake_settings(),
+    )
     assert cmake["name"] == "TeachFormer"
     assert entry["category"] == old["category"] == cmake["CATEGORY"] == "Segmentation"
     assert entry["build_dependencies"] == old["depends"].split() == cmake["DEPENDS"].split() == ["PyTorch"]
@@ -151,7 +155,7 @@ def test_slicer_gets_every_file_of_the_package(configured: dict[str, str]) -> No
     assert resources == on_disk - scripts
     assert "models/sts_ct_pet/weights.safetensors" in resources
     # By hand: Python 3.10 has no reader of TOML.
-    section = (REPOSITORY / "pyproject.toml").read_text().split("[tool.setuptools.package-data]\n")[1]
+    section = (REPOSITORY / "pyproject.toml").read_text(encoding="utf-8").split("[tool.setuptools.package-data]\n")[1]
     globs = ast.literal_eval(section[: section.index("]") + 1].removeprefix("TeachFormerCore = "))
     wheel = {file.relative_to(CORE).as_posix() for glob in globs for file in CORE.glob(glob)}
     assert resources == wheel, "package-data of pyproject.toml and the globs of CMake must name the same files"

@@ -41,8 +41,8 @@ def test_a_student_learns_from_a_run(config: Make, teacher: Path, mode: str) -> 
         first = next(iter(csv.DictReader(stream)))
     for term in ("dice", "focal", "similarity_coarse", "similarity_fine", "divergence"):
         assert float(first[f"train_{term}"]) > 0
-    manifest = json.loads((folder / "manifest.json").read_text())
-    theirs = json.loads((teacher / "manifest.json").read_text())
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    theirs = json.loads((teacher / "manifest.json").read_text(encoding="utf-8"))
     assert [record["weights_sha256"] for record in manifest["teachers"]] == [theirs["weights_sha256"]]
     assert manifest["teachers"][0]["training_patients"] == theirs["patients"]["training"]
     checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
@@ -58,7 +58,7 @@ def test_a_leaking_teacher_is_refused_and_the_patient_named(config: Make, teache
 
 def test_a_tuned_on_patient_leaks_too(config: Make, teacher: Path) -> None:
     file = teacher / "manifest.json"
-    manifest = json.loads(file.read_text())
+    manifest = json.loads(file.read_text(encoding="utf-8"))
     manifest["patients"] = {"training": ["P0"], "tuning": ["P7"], "validation": []}
     file.write_text(json.dumps(manifest))
     with pytest.raises(InputError, match="saw the patient P7 in tuning"):
@@ -71,7 +71,7 @@ def test_teachers_that_cannot_teach_are_refused(config: Make, teacher: Path, tmp
     with pytest.raises(InputError, match="weight of a teacher must be positive"):
         config(teachers=[TeacherConfig(run="x", weight=-1.0)])
     file = teacher / "manifest.json"
-    manifest = json.loads(file.read_text())
+    manifest = json.loads(file.read_text(encoding="utf-8"))
     file.write_text(json.dumps(manifest | {"config": manifest["config"] | {"spacing": [1.0, 1.0, 1.0]}}))
     with pytest.raises(InputError, match="trained with spacing"):
         train(student(config, teacher))
@@ -101,7 +101,7 @@ def test_kill_9_then_the_same_student(config: Make, teacher: Path, tmp_path: Pat
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environment)
     metrics = tmp_path / "killed" / "metrics.csv"
-    while not (metrics.exists() and len(metrics.read_text().splitlines()) > 3):
+    while not (metrics.exists() and len(metrics.read_text(encoding="utf-8").splitlines()) > 3):
         assert process.poll() is None, "it finished before it could be killed"
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
@@ -110,4 +110,4 @@ def test_kill_9_then_the_same_student(config: Make, teacher: Path, tmp_path: Pat
     subprocess.run(command, check=True, capture_output=True, env=environment)
     ours, theirs = (load_file(run / "weights.safetensors") for run in (undisturbed, tmp_path / "killed"))
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
-    assert metrics.read_text() == (undisturbed / "metrics.csv").read_text()
+    assert metrics.read_text(encoding="utf-8") == (undisturbed / "metrics.csv").read_text(encoding="utf-8")

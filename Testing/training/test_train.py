@@ -47,7 +47,7 @@ def test_it_learns_and_writes_what_the_contract_says(config: Make) -> None:
 
 
 def test_the_manifest_says_who_was_seen(config: Make) -> None:
-    manifest = json.loads((train(config()) / "manifest.json").read_text())
+    manifest = json.loads((train(config()) / "manifest.json").read_text(encoding="utf-8"))
     tuned = tune_patients([f"P{n}" for n in range(6)], seed=0)
     assert manifest["patients"] == {
         "training": sorted({f"P{n}" for n in range(6)} - set(tuned)),
@@ -77,14 +77,14 @@ def test_early_stop_keeps_the_best_weights(config: Make, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(case_scores.CaseEvaluator, "score", fake)
     folder = train(config(max_steps=None, max_epochs=50, patience=3))
-    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["steps"] == 12
     assert manifest["best_epoch"] == 2
     torch.testing.assert_close(load_file(folder / "weights.safetensors")["head.weight"], heads[2])
 
 
 def test_fold_all_trains_on_everyone_and_keeps_nobody_out(config: Make) -> None:
-    manifest = json.loads((train(config(fold="all")) / "manifest.json").read_text())
+    manifest = json.loads((train(config(fold="all")) / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["patients"]["validation"] == []
     assert len(manifest["patients"]["training"] + manifest["patients"]["tuning"]) == 8
     assert manifest["val_dice"] is None
@@ -140,7 +140,7 @@ def test_kill_9_at_any_moment_then_the_same_weights(config: Make, tmp_path: Path
     for kill in range(kills):
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
         wanted = (kill + 1) * 12 // (kills + 1)  # epochs of the 12, then a random moment within the next
-        while not (metrics.exists() and len(metrics.read_text().splitlines()) > wanted):
+        while not (metrics.exists() and len(metrics.read_text(encoding="utf-8").splitlines()) > wanted):
             assert process.poll() is None, "it finished before it could be killed"
             time.sleep(0.005)
         time.sleep(generator.uniform(0, 0.15))
@@ -151,8 +151,10 @@ def test_kill_9_at_any_moment_then_the_same_weights(config: Make, tmp_path: Path
     ours, theirs = (load_file(run / "weights.safetensors") for run in (undisturbed, tmp_path / "killed"))
     for name, value in ours.items():
         assert torch.equal(value, theirs[name]), name
-    assert metrics.read_text() == (undisturbed / "metrics.csv").read_text()
-    assert (tmp_path / "killed" / "per_case.csv").read_text() == (undisturbed / "per_case.csv").read_text()
+    assert metrics.read_text(encoding="utf-8") == (undisturbed / "metrics.csv").read_text(encoding="utf-8")
+    assert (tmp_path / "killed" / "per_case.csv").read_text(encoding="utf-8") == (
+        undisturbed / "per_case.csv"
+    ).read_text(encoding="utf-8")
 
 
 def test_ctrl_c_ends_with_130_and_without_a_result(config: Make, tmp_path: Path) -> None:
@@ -163,7 +165,7 @@ def test_ctrl_c_ends_with_130_and_without_a_result(config: Make, tmp_path: Path)
     code += "from TeachFormerCore.commands import main; sys.exit(main(sys.argv[1:]))"
     process = subprocess.Popen([sys.executable, "-c", code, "train", "--config", str(file)], stderr=subprocess.PIPE)
     metrics = tmp_path / "run" / "metrics.csv"
-    while not (metrics.exists() and len(metrics.read_text().splitlines()) > 2):
+    while not (metrics.exists() and len(metrics.read_text(encoding="utf-8").splitlines()) > 2):
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
@@ -208,7 +210,7 @@ def test_configurations_that_fit_nothing_here(config: Make, changes: dict, reaso
 
 
 def test_a_changed_plan_is_refused(config: Make, prepared_folder: Path) -> None:
-    plan = json.loads((prepared_folder / "plan.json").read_text())
+    plan = json.loads((prepared_folder / "plan.json").read_text(encoding="utf-8"))
     plan["plan"]["patients"]["P0"] = "P1"
     (prepared_folder / "plan.json").write_text(json.dumps(plan))
     with pytest.raises(InputError, match="changed after the preparation"):
@@ -238,7 +240,7 @@ def test_training_needs_no_image_libraries(config: Make, tmp_path: Path) -> None
     done = subprocess.run(
         [sys.executable, "-m", "TeachFormerCore", "train", "--config", str(file)],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{repository}"},
     )
     assert done.returncode == 0, done.stderr
