@@ -9,6 +9,7 @@ from .h_denseformer import HDenseFormer
 from .mdvit import MDViT
 from .missu import MISSU
 from .swin_unetr import SwinUNETR
+from .u_net import UNet
 from .unetr import UNETR
 from .ux_net import UXNet
 
@@ -23,14 +24,15 @@ class NetworkEntry:
         network: its class.
         role: ``teacher``, ``student`` or ``baseline``.
         arguments: constructor arguments per number of spatial dimensions; a missing number is not supported.
-        published: millions of parameters and "GFLOPs" of Teach-Former's Table 1, per number of spatial dimensions.
+        published: millions of parameters and "GFLOPs" of Teach-Former's Table 1, per number of spatial dimensions;
+            empty where the table does not have it.
         table1_arguments: what Table 1 counts beyond the default build.
     """
 
     network: type[SegmentationNetwork]
     role: str
     arguments: dict[int, dict[str, Any]]
-    published: dict[int, tuple[float, float]]
+    published: dict[int, tuple[float, float]] = field(default_factory=dict)
     table1_arguments: dict[str, Any] = field(default_factory=dict)
 
 
@@ -87,6 +89,11 @@ NETWORKS: dict[str, NetworkEntry] = {
         role="student",
         arguments={3: {"widths": (6, 12, 24, 48)}, 2: {"widths": (24, 48, 96, 192)}},
         published={3: (5.12, 41.51), 2: (4.71, 20.27)},
+    ),
+    "unet": NetworkEntry(
+        network=UNet,
+        role="baseline",
+        arguments={3: {"widths": (8, 16, 32, 64, 128)}, 2: {"widths": (12, 24, 48, 96, 192)}},
     ),
 }
 

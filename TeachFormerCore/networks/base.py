@@ -26,6 +26,7 @@ class SegmentationNetwork(nn.Module):
     Attributes:
         size_divisor: sizes that :meth:`maps` takes are multiples of it.
         training_only: submodules that evaluation does not need, with the constructor arguments that leave them out.
+        self_distils: in training mode, :meth:`training_forward` returns ``self_distillation``.
     """
 
     size_divisor = COARSE_STRIDE
@@ -43,6 +44,7 @@ class SegmentationNetwork(nn.Module):
         self.spatial_dims = spatial_dims
         self.image_size = self.padded_size(image_size)
         self.training_only: dict[str, dict[str, Any]] = {}
+        self.self_distils = False
 
     @classmethod
     def padded_size(cls, size: Sequence[int]) -> tuple[int, ...]:

@@ -103,6 +103,7 @@ class MISSU(SegmentationNetwork):
         if filters % NORM_GROUPS:
             raise ValueError(f"filters must be a multiple of {NORM_GROUPS}, not {filters}.")
         self.fusion_mode = fusion
+        self.self_distils = fusion is not None
         self.training_only = {"fusion": {"fusion": None}} if fusion == "local" else {}
         widths = [filters * 2**level for level in range(4)]
         self.encoders = nn.ModuleList(

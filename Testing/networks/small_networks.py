@@ -19,6 +19,7 @@ SMALL_ARGUMENTS: dict[str, dict[str, Any]] = {
     "ux_net": {"widths": (4, 6, 8, 12), "hidden_size": 16},
     "missu": {"filters": 8},
     "mdvit": {},
+    "unet": {"widths": (2, 4, 4, 6, 8)},
 }  # fmt: skip
 
 
