@@ -8,11 +8,12 @@ be no cue, the anchor is moved within the patch, and the image is cut at each si
 
 import hashlib
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,8 @@ class AugmentationConfig:
         foreground: probability that the anchor is a labelled voxel rather than any voxel of the image.
         gain: largest relative change of a channel's contrast.
         noise: standard deviation of the added noise, in normalised units.
+        channel_dropout: probability that the student's view lacks a channel (0, the normalised background, everywhere),
+            per channel, never all of them: one student then serves every subset of its channels.
     """
 
     flip: float = 0.5
@@ -38,6 +41,7 @@ class AugmentationConfig:
     foreground: float = 0.67
     gain: float = 0.1
     noise: float = 0.02
+    channel_dropout: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +58,9 @@ class PatchDraw:
         scale: factor of enlargement.
         gains: contrast factor per channel.
         noise_seed: seed of the added noise.
+        kept: channels that the student sees. `sample_patch` leaves all of them in: whoever shows a view to the student
+            blanks the others, and a teacher, whose knowledge of the full set is the point, sees the view whole.
+        plane: which of the candidate slices of a volume a 2D view shows, 0..1.
     """
 
     cuts: tuple[tuple[float, float], ...]
@@ -65,14 +72,21 @@ class PatchDraw:
     scale: float
     gains: tuple[float, ...]
     noise_seed: int
+    kept: tuple[bool, ...]
+    plane: float = 0.5
+
+
+def case_random(seed: int, epoch: int, case: str, *stream: int) -> np.random.Generator:
+    """The random numbers of a case in an epoch; another stream for whatever is drawn beside the view."""
+    name = int.from_bytes(hashlib.sha256(case.encode()).digest()[:8], "big")
+    return np.random.default_rng([seed, epoch, name, *stream])
 
 
 def draw_patch(
     config: AugmentationConfig, *, seed: int, epoch: int, case: str, channels: int, spatial_dims: int
 ) -> PatchDraw:
     """The view of a case in an epoch: a pure function of (seed, epoch, case)."""
-    name = int.from_bytes(hashlib.sha256(case.encode()).digest()[:8], "big")
-    random = np.random.default_rng([seed, epoch, name])
+    random = case_random(seed, epoch, case)
     limit = np.log1p(config.scale)
     cuts = random.random((spatial_dims, 2)) * config.cut
     return PatchDraw(
@@ -85,7 +99,16 @@ def draw_patch(
         scale=float(np.exp(random.uniform(-limit, limit))),
         gains=tuple(1 + config.gain * random.uniform(-1, 1, channels)),
         noise_seed=int(random.integers(2**63)),
+        kept=_draw_kept(random, config.channel_dropout, channels),
+        plane=float(random.random()),
     )
+
+
+def _draw_kept(random: np.random.Generator, dropout: float, channels: int) -> tuple[bool, ...]:
+    """Drawn after the view, which so looks the same with and without dropout; where all would go, one stays."""
+    kept = random.random(channels) >= dropout
+    kept[random.integers(channels)] |= not kept.any()
+    return tuple(bool(value) for value in kept)
 
 
 def rotation_matrix(angles: tuple[float, ...]) -> np.ndarray:
@@ -111,8 +134,10 @@ def sample_patch(
     patch_size: tuple[int, ...],
     spacing: tuple[float, ...],
     noise: float,
-) -> tuple[Tensor, Tensor]:
+) -> "tuple[Tensor, Tensor]":
     """The view of a case that a draw describes.
+
+    A 2D view of a volume is one of its slices: a labelled one where the draw is on the foreground and there is one.
 
     Args:
         image: ``(C, *S)`` normalised, background 0.
@@ -125,6 +150,14 @@ def sample_patch(
     Returns:
         image ``(C, *patch)`` float32 (linear) and label ``(*patch)`` uint8 (nearest).
     """
+    import torch  # here, so that a configuration, which names the augmentation, is read without it
+    from torch.nn import functional as F
+
+    if label.ndim > len(patch_size):
+        labelled = np.flatnonzero(label.any((1, 2))) if draw.on_foreground else np.empty(0, int)
+        planes = labelled if labelled.size else np.arange(len(label))
+        plane = planes[int(draw.plane * planes.size)]
+        image, label = image[:, plane], label[plane]
     kept = tuple(slice(int(near * n), n - int(far * n)) for n, (near, far) in zip(label.shape, draw.cuts, strict=True))
     every_channel = (slice(None), *kept)
     image, label = image[every_channel], label[kept]
@@ -146,7 +179,7 @@ def sample_patch(
     normalised = coordinates * (2 / np.maximum(shape - 1, 1)) - 1
     grid = torch.from_numpy(np.ascontiguousarray(normalised[None, ..., ::-1], dtype=np.float32))
 
-    def view(array: np.ndarray, mode: str) -> Tensor:
+    def view(array: np.ndarray, mode: str) -> "Tensor":
         source = torch.from_numpy(array.astype(np.float32))[None]
         return F.grid_sample(source, grid, mode=mode, padding_mode="zeros", align_corners=True)[0]
 

@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,9 @@ class Dataset:
     """Channels and labels (name -> value, background included) of a dataset, and its cases sorted by name.
 
     ``images`` of a case hold every channel of ``channels``; whether the files exist is for ``data check`` to say.
+    ``centres`` holds the centre of each patient as far as ``dataset.json`` says it without a pattern, ``stated_cases``
+    how many cases it promises (``numTraining``, ``numTest``), ``regions`` the unions of labels that are scored instead
+    of the labels (BraTS).
     """
 
     folder: Path
@@ -34,10 +37,16 @@ class Dataset:
     reference: str | None
     cases: tuple[Case, ...]
     centre_pattern: str | None = None
+    centres: dict[str, str] = field(default_factory=dict)
+    stated_cases: int | None = None
+    regions: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     def patients(self) -> dict[str, str]:
         """Patient of each case name."""
         return {case.name: case.patient for case in self.cases}
+
+
+STATED = {"Tr": "numTraining", "Ts": "numTest"}
 
 
 def open_dataset(path: str | Path, *, split: str = "Tr", patient_pattern: str | None = None) -> Dataset:
@@ -47,7 +56,8 @@ def open_dataset(path: str | Path, *, split: str = "Tr", patient_pattern: str | 
         path: the folder, or the datalist's file.
         split: ``Tr`` or ``Ts`` (``imagesTs``, ``labelsTs``; in a datalist ``training`` or ``test``).
         patient_pattern: regular expression with one group, matched at the start of the case name, that is the patient;
-            overrides ``patient_pattern`` of ``dataset.json``. Without either, each case is a patient.
+            overrides ``patient_pattern`` of ``dataset.json``. Without either, ``patients`` of ``dataset.json`` (case ->
+            patient) counts, and each case that is not in it is a patient.
 
     Raises:
         InputError: not a dataset, or a pattern that does not fit a case.
@@ -59,11 +69,13 @@ def open_dataset(path: str | Path, *, split: str = "Tr", patient_pattern: str | 
     try:
         channel_names = description.get("channel_names") or description.get("modality") or {}
         channels = tuple(str(channel_names[str(i)]) for i in range(len(channel_names)))
+        regions = {str(name): tuple(map(int, values)) for name, values in description.get("regions", {}).items()}
+        patients, centres = (_string_map(description.get(key, {})) for key in ("patients", "centres"))
         labels = {str(name): int(value) for name, value in _label_values(description.get("labels", {})).items()}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{description_file} is not an nnU-Net description: 'channel_names' must be numbered from \"0\" and "
-            "'labels' must map names to whole numbers."
+            "'labels' must map names to whole numbers ('patients' and 'centres', where given, names to names)."
         ) from error
     if len({channel.lower() for channel in channels}) < len(channels):
         raise InputError(f"{description_file} names two channels alike: {', '.join(channels)}.")
@@ -76,7 +88,7 @@ def open_dataset(path: str | Path, *, split: str = "Tr", patient_pattern: str | 
             f"{path} holds no cases for the split '{split}' (images{split}): is it an nnU-Net raw dataset?"
         )
     cases = tuple(
-        Case(name=name, patient=_patient(name, pattern), images=images, label=label)
+        Case(name=name, patient=_patient(name, pattern, patients), images=images, label=label)
         for name, (images, label) in sorted(files.items())
     )
     return Dataset(
@@ -88,6 +100,9 @@ def open_dataset(path: str | Path, *, split: str = "Tr", patient_pattern: str | 
         reference=description.get("reference"),
         cases=cases,
         centre_pattern=description.get("centre_pattern"),
+        centres=centres,
+        regions=regions,
+        stated_cases=stated if isinstance(stated := description.get(STATED[split]), int) else None,
     )
 
 
@@ -103,6 +118,10 @@ def _read_description(file: Path) -> dict[str, Any]:
     if not isinstance(description, dict):
         raise InputError(f"{file} must hold a JSON object with 'channel_names' and 'labels'.")
     return description
+
+
+def _string_map(value: dict[str, Any]) -> dict[str, str]:
+    return {str(key): str(name) for key, name in value.items()}
 
 
 def _label_values(labels: dict[str, Any]) -> dict[str, Any]:
@@ -129,9 +148,9 @@ def compile_pattern(pattern: str | None, what: str) -> re.Pattern[str] | None:
     return compiled
 
 
-def _patient(case: str, pattern: re.Pattern[str] | None) -> str:
+def _patient(case: str, pattern: re.Pattern[str] | None, patients: dict[str, str]) -> str:
     if pattern is None:
-        return case
+        return patients.get(case, case)
     match = pattern.match(case)
     if match is None or not match.group(1):
         raise InputError(f"The patient pattern '{pattern.pattern}' does not fit the case '{case}'.")

@@ -2,7 +2,7 @@
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from .integrity import itk_reason
 # How far, in slice distances, a slice may lie from its place in an even stack.
 SLICE_TOLERANCE = 0.1
 POSITION = "0020|0032"  # ImagePositionPatient
+ORIENTATION = "0020|0037"  # ImageOrientationPatient
 HEADER_BYTES = 256  # enough for a DICOM file to say what it is
 
 
@@ -43,6 +44,60 @@ def read_dicom_series(folder: Path) -> sitk.Image:
     """
     files = dicom_series_files(folder)
     _check_left_out(files, folder)
+    return _read_slices(files, folder)
+
+
+def read_dicom_stack(files: Iterable[Path], folder: Path) -> tuple[sitk.Image, list[Path]]:
+    """The volume of slice files that are one stack, whatever series they name, and the files in its order.
+
+    Some anonymisers give each slice a series of its own, and file names need not follow the slices: the order is that
+    of the positions along the slices' normal.
+
+    Args:
+        files: of one slice each.
+        folder: where they are from, for the errors.
+
+    Raises:
+        InputError: no files, one without a position or with another orientation, and as `read_dicom_series`.
+    """
+    places: list[tuple[float, Path]] = []
+    orientation = None
+    for file in sorted(files):
+        texts = _slice_tags(file)
+        here = _numbers(texts.get(ORIENTATION, ""))
+        position = _numbers(texts.get(POSITION, ""))
+        if len(here) != 6 or len(position) != 3:
+            raise InputError(f"{file} is no DICOM slice with a position and orientation: copy the series again.")
+        orientation = here if orientation is None else orientation
+        if not np.allclose(here, orientation, atol=1e-3):
+            raise InputError(f"{file} is turned against the other slices in {folder}: give one series alone.")
+        places.append((float(np.cross(orientation[:3], orientation[3:]) @ np.array(position)), file))
+    if not places:
+        raise InputError(f"The folder {folder} holds no DICOM slices.")
+    ordered = [file for _, file in sorted(places)]
+    return _read_slices([str(file) for file in ordered], folder), ordered
+
+
+def _slice_tags(file: Path) -> dict[str, str]:
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO("GDCMImageIO")
+    reader.SetFileName(str(file))
+    try:
+        with _quiet_itk():
+            reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise InputError(f"{file} could not be read as DICOM ({itk_reason(error)}): copy it again.") from error
+    return {tag: reader.GetMetaData(tag) for tag in (POSITION, ORIENTATION) if reader.HasMetaDataKey(tag)}
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(value) for value in text.split("\\")]
+    except ValueError:
+        return []
+
+
+def _read_slices(files: list[str], folder: Path) -> sitk.Image:
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(files)
     reader.MetaDataDictionaryArrayUpdateOn()

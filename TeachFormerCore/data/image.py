@@ -10,10 +10,14 @@ import SimpleITK as sitk
 from ..errors import InputError
 from .dicom import dicom_series_files as dicom_series_files
 from .dicom import read_dicom_series
+from .headers import header_fault
 from .integrity import damage, itk_reason, non_finite_voxels
 
 IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
+FARTHEST_MM = 100_000.0
+SHEAR_TOLERANCE = 1e-3  # of the cosines between the axes
 WRITABLE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
+TEMPORARY_PREFIX = ".teachformer-"
 
 
 def image_ending(path: Path) -> str:
@@ -44,6 +48,7 @@ def read_image(path: str | Path, *, single_slice: bool = False) -> sitk.Image:
         image = sitk.JoinSeries(image)
     if image.GetDimension() != 3:
         raise InputError(f"{path} is {image.GetDimension()}D: give a 3D volume, one file per channel.")
+    _check_geometry(image, path)
     if not single_slice and 1 in image.GetSize():
         size = " x ".join(map(str, image.GetSize()))
         raise InputError(f"{path} holds a single slice ({size} voxels): a 3D volume is needed.")
@@ -64,11 +69,28 @@ def read_finite_image(path: str | Path, *, single_slice: bool = False) -> sitk.I
     return image
 
 
+def _check_geometry(image: sitk.Image, path: Path) -> None:
+    """Refuses voxels of no size or of metres, places beyond any scanner, and axes that are not at right angles."""
+    spacing, origin = np.array(image.GetSpacing()), np.array(image.GetOrigin())
+    axes = np.reshape(image.GetDirection(), (3, 3))
+    # Not "any is too large": what is no number is neither larger nor smaller.
+    if not ((spacing >= 1e-4).all() and (spacing * image.GetSize() <= FARTHEST_MM).all()):
+        raise InputError(f"{path} has voxels of {' x '.join(f'{mm:g}' for mm in spacing)} mm: export it again.")
+    if not (np.abs(origin) <= FARTHEST_MM).all():
+        raise InputError(f"{path} lies at {', '.join(f'{mm:g}' for mm in origin)} mm: export it again.")
+    if not np.abs(axes.T @ axes - np.eye(3)).max() <= SHEAR_TOLERANCE:
+        raise InputError(
+            f"{path} has axes that are not at right angles (a sheared image): resample it on a regular grid first."
+        )
+
+
 def _read_file(path: Path) -> sitk.Image:
     if not path.exists():
         raise InputError(f"{path} does not exist: check the path.")
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty (0 bytes): copy or export it again.")
+    if fault := header_fault(path):
+        raise InputError(f"{path} could not be read as an image, it {fault}: export it again as NIfTI, NRRD or MHA.")
     try:
         image = sitk.ReadImage(str(path))
     except RuntimeError as error:
@@ -141,7 +163,7 @@ class OutputFiles:
         """A temporary name in the folder of ``path`` with the same image ending."""
         ending = image_ending(path) or path.suffix
         try:
-            handle, name = tempfile.mkstemp(prefix=".teachformer-", suffix=ending, dir=path.parent)
+            handle, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, suffix=ending, dir=path.parent)
         except OSError as error:
             raise _cannot_write(path, str(error.strerror)) from error
         os.close(handle)

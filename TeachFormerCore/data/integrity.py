@@ -60,6 +60,15 @@ def non_finite_voxels(path: Path) -> int:
     return count
 
 
+def promised_voxels(path: Path) -> int:
+    """How many voxels the header of a NIfTI file promises; 0 where it cannot be read, which ITK will say better."""
+    try:
+        header = _nifti_header(path)
+    except (OSError, EOFError, zlib.error, struct.error):
+        return 0
+    return header.voxels if header else 0
+
+
 @dataclass(frozen=True, kw_only=True)
 class _NiftiHeader:
     order: str  # of bytes: "<" or ">"
@@ -79,6 +88,8 @@ def _nifti_header(path: Path) -> _NiftiHeader | None:
     dimensions = struct.unpack_from(f"{order}8h", content, 40)
     datatype, bits = struct.unpack_from(f"{order}2h", content, 70)
     (offset,) = struct.unpack_from(f"{order}f", content, 108)
+    if not 0 <= offset < 2**40:  # nor NaN
+        raise EOFError(f"its header has the voxels begin at byte {offset:g}")
     voxels = math.prod(max(1, length) for length in dimensions[1 : 1 + dimensions[0]])
     return _NiftiHeader(order=order, datatype=datatype, bits=bits, voxels=voxels, offset=int(offset))
 

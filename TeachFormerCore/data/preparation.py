@@ -19,7 +19,7 @@ from ..paths import runs_folder
 from ..progress import Progress
 from .channels import Channel, background_value, default_normalisation, modality_of, normalise
 from .dataset import Case, Dataset
-from .grid import Grid, patient_grid, resample
+from .grid import Grid, patient_grid, resample, resample_label
 from .image import read_finite_image, read_image, voxels
 from .prepared import PreparationPlan, PreparedData, is_prepared, open_prepared, write_plan
 from .units import check_channel
@@ -119,14 +119,16 @@ def prepare(
 def _prepare_case(case: Case, plan: PreparationPlan, folder: Path) -> tuple[float, float, float]:
     from safetensors.numpy import save_file
 
-    images = {channel.name: read_finite_image(case.images[channel.name]) for channel in plan.channels}
+    images = {
+        channel.name: read_finite_image(case.images[channel.name], single_slice=True) for channel in plan.channels
+    }
     reference = Grid.of(images[plan.channels[0].name])
     grid = patient_grid(reference, plan.spacing)
     for channel in plan.channels:
         check_channel(images[channel.name], channel, str(case.images[channel.name]))
     image = to_model_grid(images, plan.channels, grid)
     assert case.label is not None  # plan_preparation refuses cases without one
-    label = read_image(case.label)
+    label = read_image(case.label, single_slice=True)
     values = np.unique(voxels(label))
     unknown = sorted(set(values.tolist()) - set(plan.labels.values()))
     if unknown:
@@ -134,20 +136,9 @@ def _prepare_case(case: Case, plan: PreparationPlan, folder: Path) -> tuple[floa
             f"{case.label} holds the label values {unknown}, which are not in dataset.json: "
             "run 'teachformer data check'."
         )
-    classes = _resample_label(label, values, grid)
+    classes = resample_label(label, grid)
     save_file({"image": image.astype(np.float16), "label": classes}, folder / f"{case.name}.safetensors")
     return reference.field_of_view_mm()
-
-
-def _resample_label(label: sitk.Image, values: np.ndarray, grid: Grid) -> np.ndarray:
-    """Labels on the model's grid: each by linear interpolation of its mask, the largest wins; smoother than nearest."""
-    classes = np.zeros(grid.size[::-1], np.uint8)
-    strongest = np.full(classes.shape, 0.5, np.float32)
-    for value in values[values > 0]:
-        share = voxels(resample(sitk.Cast(label == float(value), sitk.sitkFloat32), grid))
-        wins = share >= strongest
-        classes[wins], strongest[wins] = value, share[wins]
-    return classes
 
 
 def _files(case: Case, channels: Sequence[str]) -> list[Path]:

@@ -89,10 +89,10 @@ def lesion_volume_ml(case: Case) -> float:
 
 
 def patient_centres(dataset: Dataset, pattern: str | None = None) -> dict[str, str]:
-    """The centre of each patient whose case names the pattern fits.
+    """The centre of each patient whose case names the pattern fits, or as the dataset lists them.
 
     Args:
-        dataset: its ``centre_pattern`` is used where ``pattern`` is not given.
+        dataset: its ``centre_pattern``, else its ``centres``, are used where ``pattern`` is not given.
         pattern: regular expression with one group, matched at the start of the case name.
 
     Raises:
@@ -100,7 +100,8 @@ def patient_centres(dataset: Dataset, pattern: str | None = None) -> dict[str, s
     """
     compiled = compile_pattern(pattern or dataset.centre_pattern, "centre")
     if compiled is None:
-        return {}
+        present = set(dataset.patients().values())
+        return {patient: centre for patient, centre in dataset.centres.items() if patient in present}
     centres: dict[str, str] = {}
     for case in dataset.cases:
         match = compiled.match(case.name)

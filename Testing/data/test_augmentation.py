@@ -24,6 +24,7 @@ PLAIN = PatchDraw(
     scale=1.0,
     gains=(1.0,),
     noise_seed=0,
+    kept=(True,),
 )
 
 
@@ -142,3 +143,25 @@ def test_two_dimensions() -> None:
     sampled, sampled_label = sample_patch(image, label, patch_draw, patch_size=(32, 32), spacing=(1.0, 1.0), noise=0.02)
     assert sampled.shape == (3, 32, 32)
     assert sampled_label.shape == (32, 32)
+
+
+def dropped(epoch: int, dropout: float, channels: int = 3) -> PatchDraw:
+    config = AugmentationConfig(channel_dropout=dropout)
+    return draw_patch(config, seed=0, epoch=epoch, case="a", channels=channels, spatial_dims=3)
+
+
+def test_dropped_channels_replay_and_leave_the_view_alone() -> None:
+    for epoch in range(20):
+        with_dropout, without = dropped(epoch, 0.5), dropped(epoch, 0.0)
+        assert with_dropout == dropped(epoch, 0.5)
+        assert without.kept == (True, True, True)
+        assert replace(with_dropout, kept=without.kept) == without
+
+
+def test_channels_are_dropped_as_often_as_asked_and_never_all() -> None:
+    """Of three channels at 0.5 a half is dropped, but in the eighth of the views that would lose all one stays."""
+    kept = np.array([dropped(epoch, 0.5).kept for epoch in range(2000)])
+    assert kept.any(axis=1).all()
+    np.testing.assert_allclose(kept.mean(axis=0), 0.5 + 1 / 8 / 3, atol=0.04)
+    assert len(np.unique(kept, axis=0)) == 7
+    assert {dropped(epoch, 0.9, channels=1).kept for epoch in range(50)} == {(True,)}

@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from TeachFormerCore.data.case_check import Finding
 from TeachFormerCore.data.dataset import open_dataset
-from TeachFormerCore.data.verification import Finding, check_dataset
+from TeachFormerCore.data.fingerprint import obliqueness, orientation
+from TeachFormerCore.data.grid import Grid
+from TeachFormerCore.data.verification import Examination, check_dataset, examine_dataset
 from TeachFormerCore.errors import InputError
 
 CT, PET, LABEL = "imagesTr/b_0000.nii.gz", "imagesTr/b_0001.nii.gz", "labelsTr/b.nii.gz"
@@ -240,3 +243,121 @@ def test_the_sarcoma_dataset_is_sound(sts):
     dataset = open_dataset(sts)
     assert len(dataset.cases) == 39
     assert check_dataset(dataset, splits) == []
+
+
+def add_test_cases(folder: Path, **copies: str) -> None:
+    """Kept-out cases: ``x="a"`` is a copy of the training case a, ``x=""`` one of its own."""
+    for part in ("imagesTs", "labelsTs"):
+        (folder / part).mkdir()
+    for name, source in copies.items():
+        for channel in ("_0000", "_0001"):
+            file = folder / "imagesTs" / f"{name}{channel}.nii.gz"
+            file.write_bytes((folder / "imagesTr" / f"{source or 'a'}{channel}.nii.gz").read_bytes())
+            if not source:
+                change(file, set_voxel(-77.0))
+        label = (folder / "labelsTr" / f"{source or 'a'}.nii.gz").read_bytes()
+        (folder / "labelsTs" / f"{name}.nii.gz").write_bytes(label)
+
+
+def examine(folder: Path) -> Examination:
+    return examine_dataset(open_dataset(folder), test=open_dataset(folder, split="Ts"))
+
+
+def test_kept_out_cases_are_checked_against_the_training_cases(make_dataset):
+    folder = make_dataset({"p1_a": 3, "p2_a": 5}, patient_pattern="(p[0-9]+)_")
+    add_test_cases(folder, p3_a="p1_a", p2_b="p2_a")
+    messages = {(finding.case, finding.message) for finding in examine(folder).findings}
+    assert ("p3_a", "the same image as p1_a_0000.nii.gz of the case 'p1_a'") in messages
+    assert ("p2_b", "the patient 'p2' is among the training cases too") in messages
+    assert not any(message.startswith("the patient 'p3'") for _, message in messages)
+
+
+def test_sound_kept_out_cases(cli, make_dataset):
+    folder = make_dataset({"a": 3, "b": 5}, numTraining=2)
+    add_test_cases(folder, c="")
+    assert examine(folder).findings == []
+    report = json.loads(cli("data", "check", folder, "--json").stdout)
+    assert (report["cases"], report["test_cases"], report["faults"]) == (2, 1, 0)
+    (folder / "labelsTs" / "c.nii.gz").unlink()
+    assert [finding.message for finding in examine(folder).findings] == ["is missing"]
+    (folder / "labelsTs").rmdir()  # no labels at all: cases to predict
+    assert examine(folder).findings == []
+
+
+@pytest.mark.parametrize(
+    ("description", "message"),
+    [
+        ({"numTraining": 3}, "states 3 training cases, 2 are there"),
+        ({"labels": {"background": 0, "GTV": 1, "node": 3}}, r"label values 0, 1, 3 are not 0 \(background\), 1, 2"),
+        ({"labels": {"GTV": 1}}, "label values 1 are not 0"),
+    ],
+)
+def test_what_the_description_promises(make_dataset, description, message):
+    faults = [f for f in check_dataset(open_dataset(make_dataset({"a": 3, "b": 5}, **description))) if f.case is None]
+    assert faults[0].severity == "fault"
+    assert re.search(message, faults[0].message), faults[0].message
+
+
+def test_a_label_that_no_case_holds(make_dataset):
+    folder = make_dataset({"a": 3, "b": 5}, labels={"background": 0, "GTV": 1, "node": 2})
+    (finding,) = check_dataset(open_dataset(folder))
+    assert (finding.severity, finding.message) == ("warning", "names labels that no case holds: node")
+
+
+def test_another_orientation_and_spacing_are_warnings(make_dataset):
+    folder = make_dataset({"a": 3, "b": 5, "c": 1, "d": 2})
+    for file in (folder / CT, folder / PET, folder / LABEL):
+        image = sitk.ReadImage(str(file))
+        image.SetDirection((-1, 0, 0, 0, -1, 0, 0, 0, 1))
+        sitk.WriteImage(image, str(file))
+    for name in ("imagesTr/c_0000", "imagesTr/c_0001", "labelsTr/c"):
+        move(folder / f"{name}.nii.gz", spacing=(2, 3, 12))
+    findings = check_dataset(open_dataset(folder))
+    assert {finding.severity for finding in findings} == {"warning"}
+    assert [(finding.case, finding.message) for finding in findings] == [
+        (None, "1 cases are stored RAS, 3 LPS: b"),
+        ("c", "its spacing is 2 x 3 x 12 mm, the usual one 2 x 3 x 4 mm"),
+    ]
+
+
+def test_the_fingerprint_against_numbers_counted_here(make_dataset):
+    folder = make_dataset({"a": 3, "b": 5, "c": 0})
+    found = examine_dataset(open_dataset(folder)).fingerprint
+    cts = {name: sitk.GetArrayFromImage(sitk.ReadImage(str(folder / f"imagesTr/{name}_0000.nii.gz"))) for name in "abc"}
+    every = np.concatenate([array.ravel() for array in cts.values()]).astype(float)
+    inside = np.concatenate([cts["a"].flat[:3], cts["b"].flat[:5]]).astype(float)
+    for numbers, values in ((found["channels"]["CT"], every), (found["labels"]["GTV"]["channels"]["CT"], inside)):
+        expected = {"mean": values.mean(), "sd": values.std(), "min": values.min(), "max": values.max()}
+        expected |= {"p0_5": np.percentile(values, 0.5), "p50": np.median(values), "p99_5": np.percentile(values, 99.5)}
+        assert numbers == pytest.approx(expected, rel=1e-5)
+    label = found["labels"]["GTV"]
+    assert (label["value"], label["cases"]) == (1, 2)
+    assert label["volume_ml"] == {"median": 0.096, "min": 0.072, "max": 0.12}  # voxels of 24 mm3
+    assert label["share"]["max"] == pytest.approx(5 / 120, abs=1e-4)
+    assert found["spacing_mm"]["median"] == [2, 3, 4]
+    assert found["size"]["max"] == [4, 5, 6]
+    assert found["extent_mm"]["min"] == [8, 15, 24]
+    assert found["orientations"] == {"LPS": 3}
+    assert found["oblique_cases"] == 0
+
+
+@pytest.mark.parametrize(
+    ("direction", "code"),
+    [
+        ((1, 0, 0, 0, 1, 0, 0, 0, 1), "LPS"),
+        ((-1, 0, 0, 0, -1, 0, 0, 0, 1), "RAS"),
+        ((0, 0, 1, 1, 0, 0, 0, -1, 0), "PIL"),
+        ((0.96, -0.28, 0, 0.28, 0.96, 0, 0, 0, -1), "LPI"),
+    ],
+)
+def test_orientation_is_simpleitks(direction, code):
+    grid = Grid(size=(2, 2, 2), spacing=(1, 1, 1), origin=(0, 0, 0), direction=direction)
+    assert orientation(grid) == code
+    assert code == sitk.DICOMOrientImageFilter.GetOrientationFromDirectionCosines([float(v) for v in direction])
+    assert obliqueness(grid) == pytest.approx(16.26 if 0.96 in direction else 0, abs=0.01)
+
+
+def test_the_fingerprint_for_people(cli, make_dataset):
+    lines = cli("data", "check", make_dataset({"a": 3, "b": 5}), "--fingerprint").stdout.splitlines()
+    assert lines[0] == "spacing 2 x 3 x 4 mm"
+    assert any(line.startswith("label 1 GTV: in 2 of 2 cases, 0.096 mL [0.072 to 0.12]") for line in lines)
