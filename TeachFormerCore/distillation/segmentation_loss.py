@@ -26,7 +26,7 @@ def soft_dice_loss(logits: Tensor, label: Tensor, *, whole_batch: bool = False) 
     return (1 - (2 * overlap + SMOOTH) / (total + SMOOTH)).mean()
 
 
-def focal_loss(logits: Tensor, label: Tensor, *, gamma: float = 2.0) -> Tensor:
+def focal_loss(logits: Tensor, label: Tensor, *, gamma: float = 2.0, smoothing: float = 0.0) -> Tensor:
     """Mean over batch and voxels of -(1 - p)^gamma log p, p the probability of the TRUE class.
 
     With gamma 0 it is cross-entropy. The paper prints p as the foreground's probability, which would reward calling
@@ -36,10 +36,17 @@ def focal_loss(logits: Tensor, label: Tensor, *, gamma: float = 2.0) -> Tensor:
         logits: ``(B, classes, *S)``.
         label: ``(B, *S)``, whole numbers.
         gamma: focusing parameter (Lin et al. 2017), 2 in the paper.
+        smoothing: this part of the target is spread evenly over all classes (Szegedy et al. 2016), each of which then
+            has its own such term.
     """
-    log_p = logits.log_softmax(1).gather(1, label.long().unsqueeze(1)).squeeze(1)
+    log_p = logits.log_softmax(1)
+    true = _focal(log_p.gather(1, label.long().unsqueeze(1)), gamma).mean()
+    return true if smoothing == 0 else (1 - smoothing) * true + smoothing * _focal(log_p, gamma).mean()
+
+
+def _focal(log_p: Tensor, gamma: float) -> Tensor:
     # -expm1 keeps 1 - p exact for p near 1, and its power has no infinite gradient for the gammas in use.
-    return (-((-torch.expm1(log_p)) ** gamma) * log_p).mean()
+    return -((-torch.expm1(log_p)) ** gamma) * log_p
 
 
 class SegmentationLoss(nn.Module):
@@ -48,13 +55,20 @@ class SegmentationLoss(nn.Module):
     Args:
         focal_gamma: gamma of the focal term.
         whole_batch_dice: see :func:`soft_dice_loss`.
+        label_smoothing: of the focal term. Dice keeps the hard label: it is not the likelihood of a distribution, and
+            its optimum on a softened target is still the hard one.
     """
 
-    def __init__(self, *, focal_gamma: float = 2.0, whole_batch_dice: bool = False) -> None:
+    def __init__(
+        self, *, focal_gamma: float = 2.0, whole_batch_dice: bool = False, label_smoothing: float = 0.0
+    ) -> None:
         super().__init__()
         if focal_gamma < 0:
             raise ValueError(f"focal_gamma must not be negative, it is {focal_gamma}.")
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing must be in 0..1 (1 excluded), it is {label_smoothing}.")
         self.focal_gamma = focal_gamma
+        self.label_smoothing = label_smoothing
         self.whole_batch_dice = whole_batch_dice
 
     def forward(self, logits: Tensor, label: Tensor) -> dict[str, Tensor]:
@@ -65,5 +79,5 @@ class SegmentationLoss(nn.Module):
             logits = logits.float()
             return {
                 "dice": soft_dice_loss(logits, label, whole_batch=self.whole_batch_dice),
-                "focal": focal_loss(logits, label, gamma=self.focal_gamma),
+                "focal": focal_loss(logits, label, gamma=self.focal_gamma, smoothing=self.label_smoothing),
             }

@@ -27,6 +27,28 @@ def test_focal_of_one_voxel_by_hand() -> None:
     assert focal_loss(logits, torch.zeros(1, 1, 1)).item() == pytest.approx(-(0.75**2) * math.log(0.25), rel=1e-5)
 
 
+def test_smoothed_focal_with_gamma_0_is_smoothed_cross_entropy() -> None:
+    logits, label = torch.randn(2, 3, 5, 6, 7), torch.randint(0, 3, (2, 5, 6, 7))
+    expected = F.cross_entropy(logits, label, label_smoothing=0.2)
+    torch.testing.assert_close(focal_loss(logits, label, gamma=0.0, smoothing=0.2), expected)
+
+
+def test_smoothing_by_hand() -> None:
+    """p = 0.75 of the true class of two, 0.2 smoothed: 0.9 of the true class's term and 0.1 of the other's."""
+    true, other = -(0.25**2) * math.log(0.75), -(0.75**2) * math.log(0.25)
+    logits = logits_of(torch.full((1, 1, 1), 0.75))
+    found = focal_loss(logits, torch.ones(1, 1, 1), smoothing=0.2)
+    assert found.item() == pytest.approx(0.9 * true + 0.1 * other, rel=1e-5)
+
+
+def test_smoothing_leaves_dice_alone() -> None:
+    logits, label = torch.randn(1, 2, 4, 4, 4), torch.randint(0, 2, (1, 4, 4, 4))
+    plain, smoothed = SegmentationLoss()(logits, label), SegmentationLoss(label_smoothing=0.1)(logits, label)
+    assert torch.equal(plain["dice"], smoothed["dice"])
+    assert not torch.equal(plain["focal"], smoothed["focal"])
+    assert torch.equal(SegmentationLoss(label_smoothing=0.0)(logits, label)["focal"], plain["focal"])
+
+
 def test_calling_everything_foreground_is_not_rewarded() -> None:
     """What the formula as printed would do: background voxels would pull p towards 1."""
     label = torch.zeros(1, 4, 4, 4)
@@ -70,10 +92,12 @@ def test_stored_numbers() -> None:
     terms = SegmentationLoss()(logits, label)
     assert terms["dice"].item() == pytest.approx(STORED["dice"], abs=2e-6)
     assert terms["focal"].item() == pytest.approx(STORED["focal"], abs=2e-6)
+    smoothed = SegmentationLoss(label_smoothing=0.1)(logits, label)["focal"]
+    assert smoothed.item() == pytest.approx(STORED["smoothed"], abs=2e-6)
 
 
 # Computed once in float64 with numpy from the sigmoid form, not with this code.
-STORED = {"dice": 0.8538815137, "focal": 0.4532683528}
+STORED = {"dice": 0.8538815137, "focal": 0.4532683528, "smoothed": 0.4580151740}
 
 
 def test_computed_in_float32_under_autocast() -> None:
@@ -98,3 +122,5 @@ def test_wrong_shapes_are_refused() -> None:
         SegmentationLoss()(torch.zeros(1, 2, 4, 4, 4), torch.zeros(1, 4, 4))
     with pytest.raises(ValueError, match="focal_gamma"):
         SegmentationLoss(focal_gamma=-1)
+    with pytest.raises(ValueError, match="label_smoothing"):
+        SegmentationLoss(label_smoothing=1.0)
