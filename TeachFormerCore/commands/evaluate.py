@@ -61,6 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
     card = predictor.card
     channels = match_channels(card["channels"], dataset)
     labels, notices = _labels_to_score(card, dataset)
+    parts = _parts_to_score(labels, dataset)
     _check_files(cases, channels, card)
     pet = next((one["name"] for one in card["channels"] if one["modality"] == "PET" and one["name"] in channels), None)
     if pet is None or not all(case.images[channels[pet]].is_file() for case in cases):
@@ -76,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
         for case in cases:
             seen = was_seen(case.patient, dataset.name, card.get("training") or {})
             try:
-                rows, heard_now, took = _score_case(case, predictor, channels, labels, pet, seen)
+                rows, heard_now, took = _score_case(case, predictor, channels, parts, pet, seen)
             except MissingDependencyError:
                 raise
             except Exception as error:  # of whatever kind: the other cases go on
@@ -108,7 +109,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.output:
         with OutputFiles() as files:
             files.write_text(text + "\n", arguments.output / "summary.json")
-            files.write_text(per_case_csv(summary), arguments.output / "per_case.csv")
+            files.write_text(per_case_csv(scores, dataset=dataset.name), arguments.output / "per_case.csv")
     print(text if arguments.json else render(summary))
     for notice in notices:
         print(f"note: {notice}", file=sys.stderr)
@@ -214,6 +215,16 @@ def _labels_to_score(card: dict[str, Any], dataset: "Dataset") -> tuple[dict[str
     return scored, [f"The model's label '{name}' is not scored: the dataset does not have it." for name in left_out]
 
 
+def _parts_to_score(labels: dict[str, int], dataset: "Dataset") -> dict[str, tuple[int, ...]]:
+    """The label values of what is scored: each label by itself, or the regions (unions) that the dataset names."""
+    from ..errors import InputError
+
+    for name, values in dataset.regions.items():
+        if not set(values) <= set(labels.values()):
+            raise InputError(f"The region '{name}' of {dataset.folder} is made of label values that the model lacks.")
+    return dataset.regions or {name: (value,) for name, value in labels.items()}
+
+
 def _check_files(cases: list["Case"], channels: dict[str, str], card: dict[str, Any]) -> None:
     """Refuses, before the first prediction, images that are not there and label values the model does not know."""
     import numpy as np
@@ -239,10 +250,17 @@ def _check_files(cases: list["Case"], channels: dict[str, str], card: dict[str, 
 
 
 def _score_case(
-    case: "Case", predictor: Any, channels: dict[str, str], labels: dict[str, int], pet: str | None, seen: bool
+    case: "Case",
+    predictor: Any,
+    channels: dict[str, str],
+    parts: dict[str, tuple[int, ...]],
+    pet: str | None,
+    seen: bool,
 ) -> tuple[dict[str, list[Any]], list[str], float]:
     """Scores of the model and each baseline, on the label file's grid; the prediction's notices and seconds."""
     import time
+
+    import numpy as np
 
     from ..data.grid import Grid
     from ..data.image import read_finite_image, read_image, voxels
@@ -267,10 +285,11 @@ def _score_case(
     suv = _on_grid_of(label, images[pet], nearest=False) if pet else None
     masks = baseline_masks(reference.shape, None if suv is None else voxels(suv))
     rows: dict[str, list[Any]] = {name: [] for name in ("model", *masks)}
-    for name, value in labels.items():
-        for who, mask in {"model": voxels(predicted) == value, **masks}.items():
+    for name, values in parts.items():
+        expected = np.isin(reference, values)
+        for who, mask in {"model": np.isin(voxels(predicted), values), **masks}.items():
             rows[who].append(
-                score(mask, reference == value, spacing=label.GetSpacing()[::-1], case=case.name, label=name, seen=seen)
+                score(mask, expected, spacing=label.GetSpacing()[::-1], case=case.name, label=name, seen=seen)
             )
     return rows, list(prediction.notices), seconds
 

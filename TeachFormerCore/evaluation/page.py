@@ -4,12 +4,15 @@ import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import missing_dependency
 
+if TYPE_CHECKING:
+    import jinja2
+
 UNITS = {"CT": "HU", "PET": "SUV", "MR": ""}
-TEMPLATE = Path(__file__).with_name("page.html")
+TEMPLATES = Path(__file__).parent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +53,24 @@ def check_installed() -> None:
         raise missing_dependency("jinja2", extra="report", purpose="write the page of results") from error
 
 
+def environment() -> "jinja2.Environment":
+    """Where the pages' templates are found; every text in them is escaped, a name they lack is an error.
+
+    Raises:
+        MissingDependencyError: Jinja2 is not installed.
+    """
+    check_installed()
+    import jinja2
+
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
 def render_page(
     *, title: str, cases: Sequence[CasePage], card: Mapping[str, Any], versions: Mapping[str, str], notes: Sequence[str]
 ) -> str:
@@ -63,13 +84,8 @@ def render_page(
     Raises:
         MissingDependencyError: Jinja2 is not installed.
     """
-    check_installed()
-    import jinja2
-
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+    template = environment().get_template("page.html")
+    return template.render(
         title=title,
         cases=[
             (case, base64.b64encode(case.picture.read_bytes()).decode(), measures(case.statistics, card))

@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from .overlap import dice, iou, volume_error_ml
+from .lesions import LesionCounts, lesion_counts
+from .overlap import accuracy, dice, iou, volume_error_ml
 from .surface import surface_distances
 
 SURFACE_DICE_TOLERANCE_MM = 3.0
 METRICS = ("dice", "iou", "hd95_mm", "surface_dice", "volume_error_ml")
+MISSU_METRICS = ("hd_mm", "accuracy")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +26,10 @@ class Score:
     Attributes:
         missed: the reference has the label, the prediction does not.
         seen: the case's patient is among those the model was trained or tuned on.
-        diagonal_mm: of the image, the distance that the mean takes for a missed label's HD95.
+        diagonal_mm: of the image, the distance that the mean takes for a missed label's HD95 and HD.
+        lesions: matched as `lesions` says.
+        hd_mm: the Hausdorff distance, the maximum; MISSU reports it. One stray voxel decides it.
+        accuracy: see `overlap.accuracy`; MISSU reports it.
     """
 
     case: str
@@ -37,6 +42,9 @@ class Score:
     missed: bool
     seen: bool
     diagonal_mm: float
+    lesions: LesionCounts
+    hd_mm: float | None
+    accuracy: float
 
     @property
     def empty(self) -> bool:
@@ -44,10 +52,19 @@ class Score:
         return self.dice is None
 
     def row(self) -> dict[str, Any]:
-        """The fields of ``summary.json`` and ``per_case.csv``, in their order."""
-        fields = asdict(self)
-        del fields["diagonal_mm"]
-        return fields
+        """The fields of a case in ``summary.json``, in their order."""
+        left_out = ("diagonal_mm", "lesions", *MISSU_METRICS)
+        return {name: value for name, value in asdict(self).items() if name not in left_out}
+
+    def detailed_row(self) -> dict[str, Any]:
+        """As `row`, with the counts of lesions and MISSU's metrics."""
+        lesions = {f"lesions_{name}": count for name, count in asdict(self.lesions).items()}
+        return self.row() | lesions | {name: getattr(self, name) for name in MISSU_METRICS}
+
+
+def reports_like_missu(dataset: str) -> bool:
+    """Whether a dataset is one on which MISSU gives HD and accuracy; elsewhere they would only mislead."""
+    return any(name in dataset.casefold() for name in ("brats", "chaos"))
 
 
 def score(
@@ -93,21 +110,24 @@ def score(
         missed=bool(reference.any() and not prediction.any()),
         seen=seen,
         diagonal_mm=math.hypot(*(size * edge for size, edge in zip(reference.shape, spacing, strict=True))),
+        lesions=lesion_counts(prediction, reference),
+        hd_mm=None if distances is None else distances.hausdorff_mm(100),
+        accuracy=accuracy(prediction, reference),
     )
 
 
-def mean_scores(scores: Iterable[Score]) -> dict[str, float | None]:
+def mean_scores(scores: Iterable[Score], metrics: Sequence[str] = METRICS) -> dict[str, float | None]:
     """The mean of each metric over those scores that have it, or None where none has.
 
-    A missed label counts with the image's diagonal as its HD95: left out, a model that misses most of its cases would
-    read as well as its few hits. A false alarm where the reference is empty has Dice 0 and no HD95.
+    A missed label counts with the image's diagonal as its HD95 or HD: left out, a model that misses most of its cases
+    would read as well as its few hits. A false alarm where the reference is empty has Dice 0 and no HD95.
     """
     scores = list(scores)
     means: dict[str, float | None] = {}
-    for metric in METRICS:
+    for metric in metrics:
         values = [getattr(one, metric) for one in scores]
-        if metric == "hd95_mm":
-            values = [one.diagonal_mm if one.missed else one.hd95_mm for one in scores]
+        if metric in ("hd95_mm", "hd_mm"):
+            values = [one.diagonal_mm if one.missed else value for one, value in zip(scores, values, strict=True)]
         values = [value for value in values if value is not None]
         means[metric] = math.fsum(values) / len(values) if values else None
     return means

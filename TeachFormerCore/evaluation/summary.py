@@ -5,10 +5,22 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .scores import Score, mean_scores
+from .lesions import LesionCounts
+from .scores import METRICS, MISSU_METRICS, Score, mean_scores, reports_like_missu
 
-CSV_DECIMALS = {"dice": 4, "iou": 4, "hd95_mm": 2, "surface_dice": 4, "volume_error_ml": 3}
-COLUMNS = ("case", "label", "dice", "iou", "hd95_mm", "surface_dice", "volume_error_ml", "missed", "seen")
+CSV_DECIMALS = {
+    "dice": 4,
+    "iou": 4,
+    "hd95_mm": 2,
+    "surface_dice": 4,
+    "volume_error_ml": 3,
+    "hd_mm": 2,
+    "accuracy": 4,
+}
+COLUMNS = (
+    *("case", "label", "dice", "iou", "hd95_mm", "surface_dice", "volume_error_ml", "missed", "seen"),
+    *("lesions_matched", "lesions_predicted", "lesions_expected"),
+)
 
 
 def summarise(
@@ -27,6 +39,8 @@ def summarise(
     """The object of ``summary.json``: numbers in full precision, never NaN or infinity.
 
     ``empty_cases`` and ``missed_cases`` count rows, that is cases of one label; ``seen_cases`` counts cases.
+    ``lesions`` are precision, recall and F1 over the lesions of all cases together. A dataset of MISSU's has its HD and
+    accuracy too.
 
     Args:
         scores: one for each case and label.
@@ -41,6 +55,8 @@ def summarise(
         notices: what a reader of the numbers has to know.
     """
     labels = list(dict.fromkeys(one.label for one in scores))
+    metrics = METRICS + (MISSU_METRICS if reports_like_missu(dataset) else ())
+    lesions = sum((one.lesions for one in scores), LesionCounts())
     summary: dict[str, Any] = {
         "model": model,
         "dataset": dataset,
@@ -49,29 +65,34 @@ def summarise(
         "device": device,
         "seconds_per_case": seconds_per_case,
         "cases": [one.row() for one in scores],
-        "mean": mean_scores(scores),
+        "mean": mean_scores(scores, metrics),
     }
     if len(labels) > 1:
         summary["mean_per_label"] = {
-            label: mean_scores(one for one in scores if one.label == label) for label in labels
+            label: mean_scores((one for one in scores if one.label == label), metrics) for label in labels
         }
     return summary | {
         "empty_cases": sum(one.empty for one in scores),
         "missed_cases": sum(one.missed for one in scores),
         "seen_cases": len({one.case for one in scores if one.seen}),
-        "baselines": {name: None if rows is None else mean_scores(rows) for name, rows in baselines.items()},
+        "lesions": {"precision": lesions.precision, "recall": lesions.recall, "f1": lesions.f1},
+        "baselines": {name: None if rows is None else mean_scores(rows, metrics) for name, rows in baselines.items()},
         "failed": [dict(one) for one in failed],
         "notices": list(notices),
     }
 
 
-def per_case_csv(summary: Mapping[str, Any]) -> str:
-    """The rows of ``summary["cases"]`` as CSV, rounded for people; a value that does not exist is an empty cell."""
+def per_case_csv(scores: Sequence[Score], *, dataset: str) -> str:
+    """The scores as CSV, rounded for people; a value that does not exist is an empty cell.
+
+    A dataset of MISSU's has its HD and accuracy too.
+    """
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    columns = COLUMNS + (MISSU_METRICS if reports_like_missu(dataset) else ())
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    for row in summary["cases"]:
-        writer.writerow({column: _cell(column, row[column]) for column in COLUMNS})
+    for row in (one.detailed_row() for one in scores):
+        writer.writerow({column: _cell(column, row[column]) for column in columns})
     return text.getvalue()
 
 

@@ -35,6 +35,8 @@ def render(summary: Mapping[str, Any]) -> str:
     missed, empty = summary["missed_cases"], summary["empty_cases"]
     lines.append("")
     lines.append(f"{missed} missed (Dice 0, HD95 the image's diagonal), {empty} empty (not in the means).")
+    found = [f"{name} {_number(summary['lesions'][name], 3)}" for name in ("precision", "recall")]
+    lines.append(f"Lesions, all cases together: {', '.join(found)}, F1 {_number(summary['lesions']['f1'], 3)}.")
     return "\n".join(lines)
 
 

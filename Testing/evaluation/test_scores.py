@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from TeachFormerCore.evaluation.scores import Score, mean_scores, score
+from TeachFormerCore.evaluation.scores import Score, mean_scores, reports_like_missu, score
 
 SPACING = (4.0, 2.0, 1.0)  # of 10 x 20 x 40 voxels: 40 mm on every side
 DIAGONAL = math.sqrt(3) * 40
@@ -35,6 +35,9 @@ def test_a_hit():
         "missed": False,
         "seen": True,
     }
+    lesions = {"lesions_matched": 1, "lesions_predicted": 1, "lesions_expected": 1}
+    missu = {"hd_mm": pytest.approx(2), "accuracy": pytest.approx(1 - 80 / 8000)}
+    assert one.detailed_row() == one.row() | lesions | missu
     assert one.diagonal_mm == pytest.approx(DIAGONAL)
     assert not one.empty
 
@@ -73,6 +76,17 @@ def test_means_leave_out_what_does_not_exist_but_count_misses():
     # The image's diagonal for the miss; nothing for the empty case and the false alarm.
     assert mean["hd95_mm"] == pytest.approx((2 + DIAGONAL) / 2)
     assert mean["volume_error_ml"] == pytest.approx((0 - 0.64 + 0 + 0.64) / 4)
+
+
+def test_mean_of_the_largest_distance_counts_misses_too():
+    hit, miss = scored(cube(13), cube(10)), scored(cube(None), cube(10))
+    mean = mean_scores([hit, miss], ("hd_mm", "accuracy"))
+    assert mean == {"hd_mm": pytest.approx((3 + DIAGONAL) / 2), "accuracy": pytest.approx(1 - (120 + 80) / 8000 / 2)}
+
+
+@pytest.mark.parametrize(("dataset", "expected"), [("BraTS19", True), ("CHAOS_MR", True), ("STS_PETCT_MR", False)])
+def test_only_the_datasets_of_missu_get_its_metrics(dataset, expected):
+    assert reports_like_missu(dataset) is expected
 
 
 def test_means_of_nothing_are_null():

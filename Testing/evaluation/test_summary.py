@@ -22,13 +22,17 @@ def scored(case: str, label: str, predicted: int, true: int, seen: bool = False)
 
 
 @pytest.fixture
-def summary():
-    scores = [
+def scores():
+    return [
         scored("A", "anterior", 3, 6, seen=True),
         scored("A", "posterior", 0, 5, seen=True),
         scored("B", "anterior", 4, 4),
         scored("B", "posterior", 0, 0),
     ]
+
+
+@pytest.fixture
+def summary(scores):
     return summarise(
         scores,
         model="S1",
@@ -60,6 +64,18 @@ def test_summary(summary):
     assert summary["baselines"]["predict_nothing"]["hd95_mm"] == pytest.approx((4**2 + 4**2 + 70**2) ** 0.5)
     assert summary["baselines"]["suv_2_5"] is None
     assert summary["failed"] == [{"case": "C", "error": "no"}]
+    # One lesion each of A anterior, A posterior and B anterior; A posterior's was missed.
+    assert summary["lesions"] == {"precision": 1, "recall": pytest.approx(2 / 3), "f1": pytest.approx(4 / 5)}
+
+
+def test_datasets_of_missu_have_its_metrics():
+    scores = [scored("A", "liver", 3, 6)]
+    mean = summarise(scores, model="MISSU", dataset="CHAOS", split="Tr", baselines={})["mean"]
+    assert mean["hd_mm"] == 21
+    assert mean["accuracy"] == pytest.approx(1 - 12 / 160)
+    header, row = per_case_csv(scores, dataset="CHAOS").splitlines()
+    assert header.endswith(",hd_mm,accuracy")
+    assert row.endswith(",21.00,0.9250")
 
 
 def test_one_label_has_no_means_per_label():
@@ -67,10 +83,11 @@ def test_one_label_has_no_means_per_label():
     assert "mean_per_label" not in one
 
 
-def test_csv(summary):
-    rows = list(csv.DictReader(io.StringIO(per_case_csv(summary))))
+def test_csv(scores):
+    rows = list(csv.DictReader(io.StringIO(per_case_csv(scores, dataset="Bars"))))
     assert list(rows[0]) == [
-        *("case", "label", "dice", "iou", "hd95_mm", "surface_dice", "volume_error_ml", "missed", "seen")
+        *("case", "label", "dice", "iou", "hd95_mm", "surface_dice", "volume_error_ml", "missed", "seen"),
+        *("lesions_matched", "lesions_predicted", "lesions_expected"),
     ]
     assert rows[0] == {
         "case": "A",
@@ -82,6 +99,9 @@ def test_csv(summary):
         "volume_error_ml": "-0.084",
         "missed": "false",
         "seen": "true",
+        "lesions_matched": "1",
+        "lesions_predicted": "1",
+        "lesions_expected": "1",
     }
     assert (rows[1]["dice"], rows[1]["hd95_mm"], rows[1]["missed"]) == ("0.0000", "", "true")
     assert (rows[3]["dice"], rows[3]["hd95_mm"], rows[3]["volume_error_ml"]) == ("", "", "0.000")
@@ -99,6 +119,7 @@ def test_table(summary):
     assert "SUV" not in text
     assert "1 missed" in text
     assert "1 empty" in text
+    assert "precision 1.000, recall 0.667, F1 0.800" in text
     assert len({len(line) for line in lines[2:7]}) == 1
 
 

@@ -185,6 +185,28 @@ def test_agrees_with_monai_on_irregular_masks():
         assert surface_distances(*masks, spacing).dice(2.0) == pytest.approx(float(expected), abs=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the package's own, of scipy
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (3.27, 1.95, 1.2)])
+def test_agrees_with_the_surface_distance_package(spacing):
+    theirs = pytest.importorskip(
+        "surface_distance", reason="surface-distance (Apache-2.0), a development extra, is not installed"
+    )
+    from scipy.ndimage import gaussian_filter
+
+    random = np.random.default_rng(8)
+    for size in ((16, 24, 20), (9, 9, 30), (7, 12, 10)):
+        masks = [gaussian_filter(random.normal(size=size), 1.5) > 0.0 for _ in range(2)]
+        ours = surface_distances(*masks, spacing)
+        # Ours is prediction first, theirs reference first.
+        expected = theirs.compute_surface_distances(masks[1], masks[0], spacing)
+        for tolerance in (0.5, 1.0, 3.0):
+            wanted = theirs.compute_surface_dice_at_tolerance(expected, tolerance)
+            assert ours.dice(tolerance) == pytest.approx(wanted, abs=1e-6)
+        for percent in (50, 95, 100):
+            wanted = theirs.compute_robust_hausdorff(expected, percent)
+            assert ours.hausdorff_mm(percent) == pytest.approx(wanted, abs=1e-6)
+
+
 @pytest.mark.parametrize("package", ["monai", "scipy"])
 def test_a_missing_package_is_named(monkeypatch, package):
     real = builtins.__import__

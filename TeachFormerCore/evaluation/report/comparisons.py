@@ -1,0 +1,136 @@
+"""The declared comparisons. Declared here, before anyone looks at a number; whatever is trained is in its family.
+
+Three questions, each a family of its own, for Dice per patient:
+
+1. *Does distillation help?* Every arm of a student's network with teachers, or trained in another way, against the
+   student alone. Two-sided.
+2. *Is the student as good as its teacher?* Every distilled student against the best of its teachers, by mean Dice on
+   the same patients. One-sided: not worse by 2 Dice points or more.
+3. *Is it worth it?* Students, alone and distilled, against the plain U-Net. Two-sided.
+4. *Ablations.* Arms that the cross-validation plans on fewer folds than the student alone are in none of these, but in
+   a family of their own, against the student alone. Two-sided.
+
+Holm's correction is over all tests of a family, with the permutation test's p. A family of which arms are unfinished is
+corrected for those that are there, and the report says so.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from ..statistics import PairedComparison, compare, holm, non_inferiority, paired_differences
+from .arms import Arm, student_alone
+
+MARGIN = 0.02
+METRIC = "dice"
+QUESTIONS = {
+    "distillation": "Does distillation help? (against the student alone)",
+    "teacher": "As good as its best teacher? (non-inferiority, margin 2 Dice points)",
+    "floor": "Better than the plain U-Net?",
+    "ablation": "Ablations on fewer folds (against the student alone)",
+}
+U_NET = "unet"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """One test of a family.
+
+    Attributes:
+        question: a key of `QUESTIONS`.
+        first, second: the arms; the difference is first minus second.
+        patients: who have both values.
+        result: of the tests.
+        p_holm: the permutation test's p, corrected for the family.
+        interim: whether runs of either arm are not finished.
+    """
+
+    question: str
+    first: Arm
+    second: Arm
+    patients: tuple[str, ...]
+    result: PairedComparison
+    p_holm: float
+    interim: bool
+
+    @property
+    def verdict(self) -> str:
+        """What the corrected test says at 5 %."""
+        if self.question == "teacher":
+            return "not inferior" if self.p_holm <= 0.05 else "not shown"
+        if self.p_holm > 0.05:
+            return "no difference shown"
+        return "better" if self.result.mean > 0 else "worse"
+
+
+def declared_comparisons(arms: Sequence[Arm]) -> list[Comparison]:
+    """Every comparison of which both arms have patients in common, question by question."""
+    found = []
+    ablated = [arm for arm in arms if (alone := student_alone(arm, arms)) and arm.planned_folds < alone.planned_folds]
+    whole = [arm for arm in arms if arm not in ablated]
+    families = {
+        "distillation": _against_alone(whole, arms),
+        "teacher": _against_teacher(whole, arms),
+        "floor": _against_unet(whole, arms),
+        "ablation": _against_alone(ablated, arms),
+    }
+    for question, pairs in families.items():
+        tested = []
+        for first, second in pairs:
+            ours, theirs = first.results.values(METRIC), second.results.values(METRIC)
+            patients = tuple(sorted(ours.keys() & theirs.keys()))
+            if patients:
+                differences = paired_differences(ours, theirs)
+                one_sided = question == "teacher"
+                result = non_inferiority(differences, margin=MARGIN) if one_sided else compare(differences)
+                tested.append((first, second, patients, result))
+        corrected = holm([result.p_permutation for *_, result in tested])
+        found += [
+            Comparison(
+                question=question,
+                first=first,
+                second=second,
+                patients=patients,
+                result=result,
+                p_holm=p,
+                interim=bool(first.missing or second.missing),
+            )
+            for (first, second, patients, result), p in zip(tested, corrected, strict=True)
+        ]
+    return found
+
+
+def best_teacher(arm: Arm, arms: Sequence[Arm]) -> Arm | None:
+    """Of an arm's teachers, the one with the highest mean Dice on the patients that all of them were scored on."""
+    teachers = [other for other in arms if other.name in arm.teachers]
+    shared = set(arm.results.patients)
+    for teacher in teachers:
+        shared &= teacher.results.patients.keys()
+    scored = [(teacher.results.mean(METRIC, shared), teacher) for teacher in teachers]
+    known = [(value, teacher) for value, teacher in scored if value is not None]
+    return max(known, key=lambda one: one[0])[1] if known else None
+
+
+def _against_alone(tested: Sequence[Arm], arms: Sequence[Arm]) -> Iterator[tuple[Arm, Arm]]:
+    # The plain student is whom the distilled arms stand against; other arms without teachers are tested against it.
+    plain = {alone.name: alone for arm in arms if arm.kind == "distilled" and (alone := student_alone(arm, arms))}
+    for arm in tested:
+        if arm.kind == "distilled" and (alone := student_alone(arm, arms)):
+            yield arm, alone
+        elif arm.kind == "student" and arm.name not in plain:
+            for alone in plain.values():
+                if alone.network == arm.network:
+                    yield arm, alone
+
+
+def _against_teacher(tested: Sequence[Arm], arms: Sequence[Arm]) -> Iterator[tuple[Arm, Arm]]:
+    for arm in tested:
+        teacher = best_teacher(arm, arms) if arm.kind == "distilled" else None
+        if teacher is not None:
+            yield arm, teacher
+
+
+def _against_unet(tested: Sequence[Arm], arms: Sequence[Arm]) -> Iterator[tuple[Arm, Arm]]:
+    plain = next((arm for arm in arms if arm.network == U_NET and not arm.teachers), None)
+    for arm in tested:
+        if plain is not None and arm.kind in ("student", "distilled") and arm.network != U_NET:
+            yield arm, plain

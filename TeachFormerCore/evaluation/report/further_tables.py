@@ -1,0 +1,200 @@
+"""Statistics, detection and calibration, means over slices, and what was trained and what is still to come."""
+
+from collections.abc import Sequence
+
+from ..detection import picai_score
+from ..statistics import detectable_d_z, smallest_possible_p
+from .comparisons import MARGIN, METRIC, QUESTIONS, Comparison
+from .context import ARM, DICE, EMPTY, KIND, PATIENTS, Context, arm_cells, mean_of
+from .table import Column, Table
+
+
+def statistics(context: Context, comparisons: Sequence[Comparison]) -> Table | None:
+    """The declared comparisons; None where no two arms can be compared yet."""
+    if not comparisons:
+        return None
+    nothing = context.priors[0].results
+    rows = []
+    for one in comparisons:
+        result = one.result
+        rows.append(
+            {
+                "question": QUESTIONS[one.question],
+                "first": one.first.title,
+                "second": one.second.title,
+                "patients": result.pairs,
+                "difference": result.mean,
+                "interval_95": result.interval,
+                "p_permutation": result.p_permutation,
+                "p_holm": one.p_holm,
+                "p_wilcoxon": result.p_wilcoxon,
+                "d_z": result.d_z,
+                "rank_biserial": result.rank_biserial,
+                "verdict": one.verdict + (" (interim)" if one.interim else ""),
+            }
+        )
+    fewest, most = (pick(one.result.pairs for one in comparisons) for pick in (min, max))
+    detectable = detectable_d_z(most)
+    notes = [
+        "Differences of Dice per patient, first minus second. Seeds are repeats, averaged for each patient first. "
+        "Interval: BCa bootstrap over patients, 95 %. p: sign-flip permutation test; Holm: corrected for all tests of "
+        "the same question; Wilcoxon: signed-rank test, beside it.",
+        f"Non-inferiority is one-sided: the null is that the student is worse by {100 * MARGIN:g} Dice points or more.",
+        f"With {fewest} patients no two-sided p can be below {smallest_possible_p(fewest):.2g} before correction"
+        + ("" if detectable is None else f"; with {most} the test finds d_z {detectable:.2f} four times in five")
+        + ". What is not shown is not thereby absent.",
+        f"Predicting nothing scores Dice {nothing.mean(METRIC) or 0:.3f} on these patients. {context.empty_note()}",
+    ]
+    if any(one.interim for one in comparisons):
+        notes.append("Interim: runs of one of the two arms are not finished; the result may change.")
+    return Table(
+        name="statistics",
+        title="Statistics",
+        about="The declared comparisons, each question a family of its own.",
+        columns=(
+            Column(key="question", title="Question"),
+            Column(key="first", title="First"),
+            Column(key="second", title="Second"),
+            PATIENTS,
+            Column(key="difference", title="Difference (Dice points)", decimals=1, scale=100),
+            Column(key="interval_95", title="95 % interval", decimals=1, scale=100),
+            Column(key="p_permutation", title="p", decimals=4, least=1e-4),
+            Column(key="p_holm", title="p, Holm", decimals=4, least=1e-4),
+            Column(key="p_wilcoxon", title="p, Wilcoxon", decimals=4, least=1e-4),
+            Column(key="d_z", title="d_z", decimals=2),
+            Column(key="rank_biserial", title="Rank-biserial", decimals=2),
+            Column(key="verdict", title="At 5 %"),
+        ),
+        rows=tuple(rows),
+        notes=tuple(notes),
+    )
+
+
+def detection_and_calibration(context: Context) -> Table:
+    """Lesions found and invented, PI-CAI's score, and whether probabilities mean what they say."""
+    rows = []
+    for arm in context.arms:
+        found = arm.results
+        lesions = found.lesions
+        row = arm_cells(arm) | {"precision": lesions.precision, "recall": lesions.recall, "f1": lesions.f1}
+        row |= {"ece": found.calibration_error, "brier": found.brier}
+        scores = [picai_score([r.detected for r in found.only(seed=seed).results]) for seed in found.seeds]
+        row |= {key: mean_of([value for one in scores if (value := one[key]) is not None]) for key in scores[0]}
+        rows.append(row)
+    return Table(
+        name="detection_and_calibration",
+        title="Detection and calibration",
+        about=f"Lesions of all patients together. {context.empty_note()}",
+        columns=(
+            ARM,
+            KIND,
+            Column(key="precision", title="Lesion precision", decimals=3),
+            Column(key="recall", title="Lesion recall", decimals=3),
+            Column(key="f1", title="Lesion F1", decimals=3),
+            Column(key="auroc", title="AUROC", decimals=3),
+            Column(key="average_precision", title="AP", decimals=3),
+            Column(key="score", title="PI-CAI score", decimals=3),
+            Column(key="ece", title="ECE", decimals=4),
+            Column(key="brier", title="Brier", decimals=4),
+            EMPTY,
+        ),
+        rows=tuple(rows),
+        notes=(
+            "Lesions are parts connected by faces, edges or corners; two are matched at an IoU of at least 0.1, each "
+            "at most once. AUROC and AP as PI-CAI defines them (a part of at least 10 voxels with a probability of at "
+            "least 0.1 is a candidate, its highest probability the confidence), their mean is PI-CAI's score; AUROC "
+            "exists only where some patients have no lesion.",
+            "ECE (15 bins, confidence of the most probable class) and Brier score (summed over classes) are over all "
+            "voxels, most of which are easy background.",
+        ),
+    )
+
+
+def slice_means(context: Context) -> Table | None:
+    """Means over 2D slices, beside volume-level ones; None where neither network nor dataset is of slices."""
+    if len(context.study.example.window) == 3 and "picai" not in context.source.dataset.casefold().replace("-", ""):
+        return None
+    nothing = context.priors[0].results
+    total = sum(result.slices for result in nothing.results)
+    empty = sum(result.empty_slices for result in nothing.results)
+    rows = [arm_cells(arm) | {"slice_dice": arm.results.slice_dice} for arm in context.arms]
+    return Table(
+        name="slice_means",
+        title="Means over slices",
+        about=f"As some papers report them, beside the volume-level Dice. {empty} of {total} slices are empty in the "
+        f"reference and count 1 where nothing is predicted. {context.empty_note()}",
+        columns=(ARM, KIND, DICE, Column(key="slice_dice", title="Mean over slices", decimals=3), EMPTY),
+        rows=tuple(rows),
+        notes=(f"Predicting nothing reads {nothing.slice_dice:.3f} in the mean over slices: judge by the volumes.",),
+    )
+
+
+def runs(context: Context) -> Table:
+    """What was trained, and what is still to come."""
+    rows = []
+    for arm in context.arms:
+        if arm.example is None:
+            continue
+        seconds = mean_of(
+            [run.manifest["seconds_per_step"] for run in arm.runs if run.manifest.get("seconds_per_step")]
+        )
+        rows.append(
+            {
+                "arm": arm.title,
+                "network": arm.network,
+                "teachers": " + ".join(arm.teachers),
+                "finished": f"{len(arm.runs)} of {len(arm.runs) + len(arm.missing)}",
+                "folds": ", ".join(map(str, arm.results.folds)),
+                "seeds": ", ".join(map(str, arm.results.seeds)),
+                "protocol": arm.example.config["protocol"],
+                "steps": mean_of([run.manifest["steps"] for run in arm.runs]),
+                "seconds": seconds,
+                "device": ", ".join(sorted({run.manifest["device"] for run in arm.runs})),
+            }
+        )
+    waiting = [
+        {"arm": name.replace("_", " "), "finished": f"0 of {sum(one.arm == name for one in context.study.unfinished)}"}
+        for name in dict.fromkeys(one.arm for one in context.study.unfinished)
+        if name not in [arm.name for arm in context.arms]
+    ]
+    return Table(
+        name="runs",
+        title="Runs",
+        about="What was trained. A run is scored on the patients that its fold kept out.",
+        columns=(
+            ARM,
+            Column(key="network", title="Network"),
+            Column(key="teachers", title="Teachers"),
+            Column(key="finished", title="Runs finished"),
+            Column(key="folds", title="Folds"),
+            Column(key="seeds", title="Seeds"),
+            Column(key="protocol", title="Protocol"),
+            Column(key="steps", title="Steps", decimals=0),
+            Column(key="seconds", title="Seconds per step", decimals=3),
+            Column(key="device", title="Device"),
+        ),
+        rows=(*rows, *waiting),
+    )
+
+
+def unfinished(context: Context) -> Table | None:
+    """Runs that are in no figure, and why; None where there is none."""
+    waiting = context.study.unfinished
+    if not waiting:
+        return None
+    return Table(
+        name="unfinished",
+        title="Not in the figures",
+        about=f"{len(waiting)} of {len(waiting) + sum(len(arm.runs) for arm in context.arms)} runs are not finished or "
+        "cannot be used.",
+        columns=(
+            ARM,
+            Column(key="fold", title="Fold"),
+            Column(key="seed", title="Seed"),
+            Column(key="why", title="Why"),
+        ),
+        rows=tuple(
+            {"arm": one.arm.replace("_", " "), "fold": one.fold, "seed": str(one.seed), "why": one.why}
+            for one in waiting
+        ),
+    )

@@ -1,0 +1,238 @@
+"""Run folders and cross-validation folders as one study: what is finished, what is not, what belongs together."""
+
+import csv
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ...errors import InputError
+
+CROSSVAL_FILE, MANIFEST_FILE, CONFIG_FILE = "crossval.json", "manifest.json", "config.yaml"
+METRICS_FILE, AUDIT_FILE, PREDICTIONS_FOLDER = "metrics.csv", "audit.json", "predictions"
+NAME = re.compile(r"(?P<arm>.+?)_fold(?P<fold>\w+?)_seed(?P<seed>\d+)")
+Fold = int | str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Run:
+    """A finished training.
+
+    Attributes:
+        arm: what it is an example of; runs of one arm differ in fold and seed only.
+        folder: where it lies.
+        manifest: its ``manifest.json``.
+    """
+
+    arm: str
+    folder: Path
+    manifest: Mapping[str, Any]
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The resolved configuration."""
+        return self.manifest["config"]
+
+    @property
+    def fold(self) -> Fold:
+        """Number of its fold, or ``all``."""
+        return self.config["fold"]
+
+    @property
+    def seed(self) -> int:
+        """Of the training."""
+        return int(self.config["seed"])
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        return f"{self.arm}, fold {self.fold}, seed {self.seed}"
+
+    @property
+    def teachers(self) -> list[str]:
+        """Names of the folders of the runs that taught it."""
+        return [Path(one["run"]).name for one in self.manifest["teachers"]]
+
+    @property
+    def window(self) -> tuple[int, ...]:
+        """The size that the network was built for, z, y, x (y, x in 2D)."""
+        return tuple(self.config["image_size"] or self.config["patch_size"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unfinished:
+    """A run that is not in the figures, and why."""
+
+    arm: str
+    fold: Fold
+    seed: int
+    why: str
+    damaged: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """What is compared with each other.
+
+    Attributes:
+        name: for the title.
+        protocols: hash of each cross-validation's protocol, by its name.
+        runs: finished ones.
+        unfinished: the others.
+        ensembles: arms to average, by the name of the ensemble, as the cross-validations declare them.
+        order: the arms in the order of their declaration.
+    """
+
+    name: str
+    protocols: Mapping[str, str]
+    runs: tuple[Run, ...]
+    unfinished: tuple[Unfinished, ...]
+    ensembles: Mapping[str, tuple[str, ...]]
+    order: tuple[str, ...]
+
+    @property
+    def example(self) -> Run:
+        """Any finished run: data, channels, spacing and labels are the same in all."""
+        return self.runs[0]
+
+
+def read_study(folders: Sequence[Path]) -> Study:
+    """Reads folders of runs and of cross-validations.
+
+    Raises:
+        InputError: a folder that is neither, nothing finished, a run given twice, or runs that cannot be compared
+            (other data, or folds that keep out other patients).
+    """
+    reading = _Reading()
+    for folder in folders:
+        reading.read(folder)
+    if not reading.runs:
+        waiting = f" ({len(reading.unfinished)} are not finished)" if reading.unfinished else ""
+        named = ", ".join(map(str, folders))
+        raise InputError(f"{named}: there is no finished run to report on{waiting}; train one to its end first.")
+    runs = tuple(reading.runs)
+    _check_comparable(runs)
+    found = dict.fromkeys([*reading.order, *(run.arm for run in runs), *(one.arm for one in reading.unfinished)])
+    return Study(
+        name=folders[0].resolve().name + (f" and {len(folders) - 1} more" if len(folders) > 1 else ""),
+        protocols=reading.protocols,
+        runs=runs,
+        unfinished=tuple(reading.unfinished),
+        ensembles=reading.ensembles,
+        order=tuple(found),
+    )
+
+
+@dataclass
+class _Reading:
+    runs: list[Run] = field(default_factory=list)
+    unfinished: list[Unfinished] = field(default_factory=list)
+    ensembles: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    protocols: dict[str, str] = field(default_factory=dict)
+    order: list[str] = field(default_factory=list)
+
+    def read(self, folder: Path) -> None:
+        if (folder / CROSSVAL_FILE).is_file():
+            self._read_crossval(folder)
+            return
+        parts = NAME.fullmatch(folder.resolve().name)
+        arm = parts["arm"] if parts else folder.resolve().name
+        if (folder / MANIFEST_FILE).is_file():
+            self._read_run(folder, arm)
+        elif (folder / CONFIG_FILE).is_file():
+            fold, seed = (parts["fold"], int(parts["seed"])) if parts else ("", 0)
+            self.unfinished.append(Unfinished(arm=arm, fold=fold, seed=seed, why=_progress(folder)))
+        else:
+            raise InputError(
+                f"{folder} is neither a run nor a cross-validation (it has no {MANIFEST_FILE}, {CONFIG_FILE} or "
+                f"{CROSSVAL_FILE}): give the folder that 'train', 'distill' or 'crossval' wrote."
+            )
+
+    def _read_crossval(self, folder: Path) -> None:
+        file = folder / CROSSVAL_FILE
+        content = read_json(file)
+        try:
+            self.protocols[str(content["name"])] = str(content["protocol"])
+            self.order += [str(arm) for arm in content["arms"]]
+            for arm, described in content["arms"].items():
+                if (described or {}).get("ensemble_of"):
+                    self.ensembles[arm] = tuple(described["ensemble_of"])
+            jobs = [(str(job["arm"]), job["fold"], int(job["seed"]), Path(job["run"]).name) for job in content["jobs"]]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(f"{file} is not what 'crossval' writes ({error!r}): run 'crossval' again.") from error
+        for arm, fold, seed, name in jobs:
+            run = folder / name
+            if (run / MANIFEST_FILE).is_file():
+                self._read_run(run, arm)
+            else:
+                self.unfinished.append(Unfinished(arm=arm, fold=fold, seed=seed, why=_progress(run)))
+
+    def _read_run(self, folder: Path, arm: str) -> None:
+        file = folder / MANIFEST_FILE
+        run = Run(arm=arm, folder=folder, manifest=read_json(file))
+        try:
+            key = (run.arm, run.fold, run.seed)
+            _ = run.window, run.teachers, run.manifest["data"]["preparation"], run.manifest["patients"]["validation"]
+            _ = run.manifest["network"]["arguments"], run.manifest["data"]["labels"], run.config["spacing"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{file} is not the manifest of a run ({error!r}): train it again.") from error
+        if key in [(one.arm, one.fold, one.seed) for one in self.runs]:
+            raise InputError(
+                f"{run.title} is there twice ({folder} is the second): give each run once, and runs of different "
+                "experiments names of their own."
+            )
+        if not run.manifest["patients"]["validation"]:
+            why = "it keeps no patient out, so it cannot be scored"
+            self.unfinished.append(Unfinished(arm=arm, fold=run.fold, seed=run.seed, why=why))
+        else:
+            self.runs.append(run)
+
+
+def read_json(file: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file} cannot be read ({error}): copy it again, or train the run again.") from error
+
+
+def read_metrics(folder: Path) -> list[dict[str, float]]:
+    """The rows of a run's ``metrics.csv``, empty cells left out; none where there is no such file."""
+    try:
+        with (folder / METRICS_FILE).open(newline="", encoding="utf-8") as stream:
+            rows = list(csv.DictReader(stream))
+        return [{name: float(value) for name, value in row.items() if name and value} for row in rows]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, TypeError):
+        return []  # a row that is being written; the curves are no figure that is reported
+
+
+def _progress(folder: Path) -> str:
+    rows = read_metrics(folder)
+    if rows and "step" in rows[-1]:
+        return f"running or stopped at step {rows[-1]['step']:.0f}"
+    return "started" if (folder / CONFIG_FILE).is_file() else "not started"
+
+
+def _check_comparable(runs: Sequence[Run]) -> None:
+    first = runs[0]
+    kept_out: dict[Fold, Run] = {}
+    for run in runs:
+        if run.manifest["data"]["preparation"] != first.manifest["data"]["preparation"]:
+            raise InputError(
+                f"{first.folder} and {run.folder} were trained on different data ({first.manifest['data']['dataset']} "
+                f"and {run.manifest['data']['dataset']}, or prepared differently): report on each by itself."
+            )
+        other = kept_out.setdefault(run.fold, run)
+        if run.manifest["patients"]["validation"] != other.manifest["patients"]["validation"]:
+            raise InputError(
+                f"{other.folder} and {run.folder} have the same fold {run.fold}, but keep different patients out: "
+                "they were trained with different splits and cannot be compared."
+            )
