@@ -1,10 +1,24 @@
-"""Writes docs/RESULTS.md from the evaluations in docs/results/ (made by 'teachformer evaluate'): no number by hand."""
+"""Writes docs/RESULTS.md from docs/results/: no number by hand.
+
+python Training/results.py            the page, from the evaluations of models and the reports of studies there
+python Training/results.py sts        first the report of the runs in the runs folder's 'sts', with the manifest,
+                                      configuration and per-case table of each finished one
+"""
 
 import json
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+from TeachFormerCore.evaluation.report.document import MARKDOWN, report_markdown
+from TeachFormerCore.paths import runs_folder
+from TeachFormerCore.training.run_folder import CONFIG_FILE, MANIFEST_FILE, METRICS_FILE, PER_CASE_FILE
+
 DOCS = Path(__file__).parent.parent / "docs"
+RESULTS = DOCS / "results"
+KEPT = (CONFIG_FILE, MANIFEST_FILE, METRICS_FILE, PER_CASE_FILE)
 COLUMNS = {"dice": "Dice", "iou": "IoU", "surface_dice": "Surface Dice 3 mm", "hd95_mm": "HD95 mm"}
 BASELINES = {
     "predict_nothing": "predict nothing",
@@ -20,6 +34,17 @@ surface-distance semantics (a missed tumour counts 0, and the image diagonal for
 never trained on, nor used for any choice. The baselines look at no training data: the images are cut about 5 cm around
 the tumour, so that its position alone gives much away.
 """
+
+
+def collect(study: str) -> None:
+    """Makes a study's report, and keeps of each finished run what is small."""
+    target = RESULTS / study
+    subprocess.run([sys.executable, "-m", "TeachFormerCore", "report", study, "--output", str(target)], check=True)
+    for manifest in sorted((runs_folder() / study).glob(f"*/{MANIFEST_FILE}")):
+        kept = target / "runs" / manifest.parent.name
+        kept.mkdir(parents=True, exist_ok=True)
+        for name in KEPT:
+            shutil.copy(manifest.parent / name, kept / name)
 
 
 def table(summary: dict[str, Any]) -> str:
@@ -66,10 +91,14 @@ def _number(value: float | None, digits: int) -> str:
 
 def main() -> None:
     """Writes the page."""
-    folders = sorted(file.parent for file in (DOCS / "results").glob("*/summary.json"))
-    text = "\n".join([HEADER, *(section(folder) for folder in folders)])
+    for study in sys.argv[1:]:
+        collect(study)
+    models = sorted(file.parent for file in RESULTS.glob("*/summary.json"))
+    studies = sorted(file.parent for file in RESULTS.glob(f"*/{MARKDOWN}"))
+    reports = [report_markdown(folder, link=f"results/{folder.name}", level=2) for folder in studies]
+    text = "\n".join([HEADER, *(section(folder) for folder in models), *reports])
     (DOCS / "RESULTS.md").write_text(text, encoding="utf-8")
-    print(f"docs/RESULTS.md: {len(folders)} evaluations")
+    print(f"docs/RESULTS.md: {len(models)} evaluations, {len(studies)} studies")
 
 
 if __name__ == "__main__":

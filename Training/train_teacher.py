@@ -1,15 +1,11 @@
-"""Trains a network alone, such as a teacher: ``teachformer train`` for plain Python and for Slicer's.
-
-python Training/train_teacher.py --config FILE [--KEY VALUE ...]
-Slicer --no-splash --no-main-window --python-script Training/train_teacher.py -- --config FILE
-"""
+"""Trains a network alone, such as a teacher: ``teachformer train``; launch.py says how it is started."""
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from TeachFormerCore.commands import main
+from launch import launch
 
 if __name__ == "__main__":
-    sys.exit(main(["train", *(word for word in sys.argv[1:] if word != "--")]))
+    launch("train")

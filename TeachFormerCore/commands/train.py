@@ -1,6 +1,7 @@
 """``teachformer train``: one network from one typed configuration; the same run resumes."""
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +19,8 @@ def run(arguments: argparse.Namespace) -> int:
     from ..training.train import train
 
     folder = train(arguments.config)
+    if os.environ.get("RANK", "0") != "0":  # torchrun started several: the first one tells
+        return 0
     manifest = read_manifest(folder)
     score = manifest["val_dice"]
     result = f"Dice {score:.4f} on {len(manifest['patients']['validation'])} val patients" if score else "no val cases"

@@ -65,6 +65,8 @@ class MetricsFile(Callback):
         self.columns = ["epoch", "step", "learning_rate", *(f"train_{t}" for t in terms), "choice_loss", "choice_dice"]
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        if not trainer.is_global_zero:
+            return
         kept: list[Mapping[str, Any]] = []
         if self.file.exists():
             with self.file.open(newline="", encoding="utf-8") as stream:
@@ -72,6 +74,8 @@ class MetricsFile(Callback):
         self._write(kept, "w")
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        if not trainer.is_global_zero:
+            return
         row = {"epoch": pl_module.epoch, "step": pl_module.step}
         figures = trainer.callback_metrics | self.choice.latest
         figures = figures | {"learning_rate": trainer.optimizers[0].param_groups[0]["lr"]}
@@ -93,12 +97,13 @@ class StepProgress(Callback):
         self.progress: Progress | None = None
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        self.progress = Progress(pl_module.steps - pl_module.step, self.label)
+        if trainer.is_global_zero:
+            self.progress = Progress(pl_module.steps - pl_module.step, self.label)
 
     def on_train_batch_end(self, *_: Any) -> None:
-        assert self.progress is not None
-        self.progress.advance()
+        if self.progress:
+            self.progress.advance()
 
     def on_train_end(self, *_: Any) -> None:
-        assert self.progress is not None
-        self.progress.close()
+        if self.progress:
+            self.progress.close()

@@ -9,19 +9,25 @@ from ..errors import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
-    """Eq. 3 of Teach-Former.
+    """Eq. 3 of Teach-Former, and what a network brings of its own.
 
     Attributes:
         dice: weight of the Dice term.
         focal: weight of the focal term.
         focal_gamma: focusing parameter.
         whole_batch_dice: Dice over the batch instead of per sample.
+        label_smoothing: part of the focal term's target that is spread evenly over the classes.
+        self_distillation: weight of MISSU's Eq. 5, for a network with fusion blocks; nothing to others.
+        self_distillation_detach: 'skips' or 'refined': the side of Eq. 5 that does not learn from it.
     """
 
     dice: float = 1.0
     focal: float = 1.0
     focal_gamma: float = 2.0
     whole_batch_dice: bool = False
+    label_smoothing: float = 0.0
+    self_distillation: float = 0.3
+    self_distillation_detach: Literal["skips", "refined"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,45 +37,79 @@ class TeacherConfig:
     Attributes:
         run: as in its own configuration.
         weight: how much it counts in Eq. 1 and Eq. 2.
+        taps: arguments of its network that choose the maps it teaches with, e.g. coarse_tap: mpe.
     """
 
     run: str
     weight: float = 1.0
+    taps: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DistillationConfig:
     """Eq. 1 and Eq. 2 of Teach-Former; the defaults are the paper's, unweighted (Eq. 4).
 
+    A term of weight 0 is not computed. Two plain baselines are settings of these terms: Hinton's distillation is
+    direction 'teacher_student' at a temperature, with both similarities at weight 0; attention transfer is mode
+    'attention' at the weight beta / 2, with divergence at 0.
+
     Attributes:
-        mode: form of Eq. 1, 'paper' or 'balanced'.
+        mode: form of Eq. 1: 'paper', 'attention' (also named 'balanced') or 'projected'.
         similarity_coarse: weight of Eq. 1 on P.
         similarity_fine: weight of Eq. 1 on Q.
         divergence: weight of Eq. 2.
-        direction: of Eq. 2, 'student_teacher' as printed or 'teacher_student'.
+        divergence_form: of Eq. 2, 'kl' as printed or 'js' (Jensen-Shannon).
+        direction: of Eq. 2's 'kl', 'student_teacher' as printed or 'teacher_student'.
         temperature: of Eq. 2.
+        foreground_balanced: Eq. 2 counts the voxels of the label's foreground and the others half each.
+        balancing: 'gradient' scales each term until its gradient is as long as Eq. 3's, times its weight.
+        teacher_outputs: 'online' asks the teachers at every step; 'cached' stores their maps of a few views per case
+            once, and shows those views in all their exact symmetries.
+        cached_views: views per case.
+        cache_gigabytes: the cache of this run may not be larger.
+        quarter_turns: a cached view is also turned by 90 degrees, in planes of equal patch sizes and spacings.
+        teacher_weighting: 'fixed' takes the weights as given, 'uniform' 1 / T for T teachers, 'tune_dice' in proportion
+            to the teachers' Dice on the tune cases, with the sum 1.
+        calibrate: divides each teacher's logits by the temperature that fits the tune cases best.
+        drop_teacher: probability that a teacher is left out of a step.
+        shuffle_teachers: negative control: the teachers' maps are those of another sample of the batch.
     """
 
-    mode: Literal["paper", "balanced"] = "paper"
+    mode: Literal["paper", "attention", "projected", "balanced"] = "paper"
     similarity_coarse: float = 1.0
     similarity_fine: float = 1.0
     divergence: float = 1.0
+    divergence_form: Literal["kl", "js"] = "kl"
     direction: Literal["student_teacher", "teacher_student"] = "student_teacher"
     temperature: float = 1.0
+    foreground_balanced: bool = False
+    balancing: Literal["none", "gradient"] = "none"
+    teacher_outputs: Literal["online", "cached"] = "online"
+    cached_views: int = 8
+    cache_gigabytes: float = 8.0
+    quarter_turns: bool = True
+    teacher_weighting: Literal["fixed", "uniform", "tune_dice"] = "fixed"
+    calibrate: bool = False
+    drop_teacher: float = 0.0
+    shuffle_teachers: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimiserConfig:
-    """Adam with the learning rate lr * (1 - step / steps)^power.
+    """Adam or SGD, with the learning rate lr * (1 - step / steps)^power.
 
     Attributes:
+        name: 'adam', or 'sgd' with Nesterov's momentum (nnU-Net's recipe: learning rate 0.01, weight decay 3e-5).
         learning_rate: at the first step.
-        weight_decay: L2 penalty as Adam's, on all parameters.
+        weight_decay: L2 penalty in the gradient, on all parameters.
+        momentum: of SGD.
         power: of the polynomial decay.
     """
 
+    name: Literal["adam", "sgd"] = "adam"
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
+    momentum: float = 0.99
     power: float = 0.9
 
 
@@ -82,7 +122,7 @@ class TrainConfig:
         run: run folder, under TEACHFORMER_RUNS unless absolute; the same run resumes.
         network: name, see 'teachformer networks'.
         channels: channels of the dataset, in the network's order.
-        patch_size: of a training view in voxels, z, y, x (y, x in 2D).
+        patch_size: of a training view in voxels, z, y, x; with two numbers, y, x, the network is 2D and sees slices.
         spacing: of the model's grid in mm, x, y, z along the patient axes.
         splits: nnU-Net's splits_final.json; not needed for fold 'all'.
         fold: number of the fold, or 'all' for every case (the model that ships; nothing is kept out).
@@ -148,6 +188,23 @@ class TrainConfig:
             (self.batch_size > 0 and self.check_every > 0, "batch_size and check_every must be positive"),
             (all(teacher.weight > 0 for teacher in self.teachers), "the weight of a teacher must be positive"),
             (self.distillation.temperature > 0, "distillation.temperature must be positive"),
+            (
+                not (self.compile and self.distillation.balancing == "gradient"),
+                "distillation.balancing takes several gradients of one pass, which 'compile' forbids: set it to false",
+            ),
+            (
+                self.batch_size > 1 or not self.distillation.shuffle_teachers,
+                "distillation.shuffle_teachers takes the maps of another sample: give a batch_size of 2 or more",
+            ),
+            (
+                self.distillation.cached_views > 0 and self.distillation.cache_gigabytes > 0,
+                "distillation.cached_views and distillation.cache_gigabytes must be positive",
+            ),
+            (
+                self.distillation.teacher_weighting == "fixed" or all(teacher.weight == 1 for teacher in self.teachers),
+                "weights of teachers are for distillation.teacher_weighting 'fixed', the others make their own",
+            ),
+            (0 <= self.augmentation.channel_dropout < 1, "augmentation.channel_dropout is a probability below 1"),
             (self.patience is None or self.patience > 0, "patience must be positive"),
             (
                 self.protocol == "sound" or self.fold != "all",

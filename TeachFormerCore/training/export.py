@@ -3,7 +3,9 @@
 import csv
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -23,7 +25,12 @@ RESEARCH_ONLY = "Research only, not a medical device: every result must be check
 
 
 def export_run(
-    run: str | Path, *, output: Path | None = None, described: Path | None = None, evaluation: Path | None = None
+    run: str | Path,
+    *,
+    output: Path | None = None,
+    described: Path | None = None,
+    evaluation: Path | None = None,
+    runtimes: Sequence[str] = (),
 ) -> Path:
     """Makes a model folder of a finished run.
 
@@ -34,6 +41,7 @@ def export_run(
             needs_region, region_hint, and per label name its color and terminology.
         evaluation: folder written by ``teachformer evaluate`` for this model on its val cases; the card's accuracy is
             taken from it instead of the run's own scores.
+        runtimes: openvino, onnx or both, whose graphs the folder is to hold too.
 
     Raises:
         InputError: no finished run, or files that cannot be used or do not belong together.
@@ -48,8 +56,12 @@ def export_run(
     card["accuracy"] = _own_accuracy(folder / PER_CASE_FILE, manifest)
     if evaluation:
         card["accuracy"], card["seconds"] = _evaluated(evaluation, manifest)
+    if manifest.get("subsets"):
+        card["accuracy"]["subsets"] = manifest["subsets"]  # Dice with every subset of the channels, on the model grid
     target = output or user_models_folder() / card["name"]
-    write_model(target, card, weights)
+    with TemporaryDirectory() as scratch:
+        graphs = _graphs(card, weights, runtimes, Path(scratch)) if runtimes else None
+        write_model(target, card, weights, more=graphs)
     read_card(target)
     return target
 
@@ -75,7 +87,7 @@ def build_card(manifest: dict[str, Any], words: dict[str, Any], *, default_name:
         "version": words.get("version", __version__),
         "description": words.get("description", f"{config['network']}: {channels}, trained on {data['dataset']}"),
         "network": manifest["network"],
-        "channels": data["channels"],
+        "channels": [channel | {"optional": serves_every_subset(config)} for channel in data["channels"]],
         "labels": labels,
         "spacing": config["spacing"],
         "image_size": config["image_size"] or config["patch_size"],
@@ -102,6 +114,20 @@ def build_card(manifest: dict[str, Any], words: dict[str, Any], *, default_name:
         "seconds": {},
         "intended_use": words.get("intended_use", RESEARCH_ONLY),
     }
+
+
+def serves_every_subset(config: dict[str, Any]) -> bool:
+    """Whether a run's network was trained to do without any of its channels, as long as one is there."""
+    return config["augmentation"].get("channel_dropout", 0) > 0 and len(config["channels"]) > 1
+
+
+def _graphs(card: Card, weights: Path, runtimes: Sequence[str], scratch: Path) -> dict[str, Path]:
+    from ..inference.graphs import write_graphs
+
+    model, folder = scratch / "model", scratch / "graphs"
+    folder.mkdir()
+    write_model(model, card, weights)
+    return write_graphs(model, card, runtimes, folder)
 
 
 def bootstrap_interval(values: list[float], *, seed: int = 0) -> list[float] | None:

@@ -1,16 +1,19 @@
-"""The adapter between a task and PyTorch Lightning: optimiser, schedule, finite losses, nothing else."""
+"""The adapter between a task and PyTorch Lightning: optimiser, schedule, sane losses, nothing else."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import pytorch_lightning as lightning
 import torch
 from torch import Tensor
 
 from ..distillation.task import SegmentationTask
-from ..errors import TeachFormerError
 from .config import OptimiserConfig
+from .divergence import DivergenceWatch
 
 
 class TrainingModule(lightning.LightningModule):
-    """Optimises a task with Adam and a polynomially decaying learning rate.
+    """Optimises a task with a polynomially decaying learning rate.
 
     Every step starts from a random state drawn from (seed, step), so that dropout replays exactly on resuming.
 
@@ -21,6 +24,7 @@ class TrainingModule(lightning.LightningModule):
         seed: of the random states.
         first_epoch: a resumed run begins with this epoch.
         first_step: and has done this many steps.
+        rank: of this process among those that share a batch; each draws its own dropout.
     """
 
     def __init__(
@@ -32,6 +36,7 @@ class TrainingModule(lightning.LightningModule):
         seed: int,
         first_epoch: int = 0,
         first_step: int = 0,
+        rank: int = 0,
     ) -> None:
         super().__init__()
         self.task = task
@@ -40,6 +45,8 @@ class TrainingModule(lightning.LightningModule):
         self.seed = seed
         self.first_epoch = first_epoch
         self.first_step = first_step
+        self.rank = rank
+        self.watch = DivergenceWatch()
 
     @property
     def epoch(self) -> int:
@@ -52,22 +59,28 @@ class TrainingModule(lightning.LightningModule):
         return self.first_step + self.global_step
 
     def on_train_batch_start(self, batch: object, batch_idx: int) -> None:
-        torch.manual_seed(hash((self.seed, self.step)) % 2**63)
+        torch.manual_seed((hash((self.seed, self.step)) + self.rank) % 2**63)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_index: int) -> Tensor:
-        image, label = batch
-        terms = self.task(image, label)
-        for name, term in terms.items():
-            if not torch.isfinite(term):
-                raise TeachFormerError(
-                    f"The loss term '{name}' became {term.item()} at step {self.step}: the training stopped, "
-                    "its last checkpoint is kept. Lower optimiser.learning_rate or set precision to fp32, in a new run."
-                )
-        self.log_dict({f"train_{name}": term.detach() for name, term in terms.items()}, on_step=False, on_epoch=True)
+    def training_step(self, batch: Sequence[Any], batch_index: int) -> Tensor:
+        """The loss of a batch: the arguments of the task in their order."""
+        terms = self.task(*batch)
+        values = torch.stack([term.detach() for term in terms.values()]).tolist()
+        self.watch.look(dict(zip(terms, values, strict=True)), step=self.step)
+        self.log_dict(
+            {f"train_{name}": term.detach() for name, term in terms.items()},
+            on_step=False,
+            on_epoch=True,
+            sync_dist=True,
+        )
         return torch.stack(list(terms.values())).sum()
 
     def configure_optimizers(self) -> dict:  # type: ignore[type-arg, override]
         settings = self.optimiser
-        adam = torch.optim.Adam(self.task.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
-        schedule = torch.optim.lr_scheduler.PolynomialLR(adam, total_iters=self.steps, power=settings.power)
-        return {"optimizer": adam, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        common: dict[str, Any] = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
+        optimiser: torch.optim.Optimizer
+        if settings.name == "sgd":
+            optimiser = torch.optim.SGD(self.task.parameters(), momentum=settings.momentum, nesterov=True, **common)
+        else:
+            optimiser = torch.optim.Adam(self.task.parameters(), **common)
+        schedule = torch.optim.lr_scheduler.PolynomialLR(optimiser, total_iters=self.steps, power=settings.power)
+        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -3,7 +3,7 @@
 import json
 import os
 import platform
-from dataclasses import asdict
+from dataclasses import MISSING, asdict, fields, is_dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,14 @@ import yaml
 from .. import __version__
 from ..errors import InputError
 from ..paths import runs_folder
-from .config import TrainConfig
+from .config import TeacherConfig, TrainConfig
 
 CONFIG_FILE = "config.yaml"
 MANIFEST_FILE = "manifest.json"
 METRICS_FILE = "metrics.csv"
 PER_CASE_FILE = "per_case.csv"
 WEIGHTS_FILE = "weights.safetensors"
+PREDICTIONS_FOLDER = "predictions"
 CHECKPOINT = Path("checkpoints") / "last.ckpt"
 
 
@@ -31,6 +32,8 @@ def run_path(run: str | Path) -> Path:
 def claim_run(config: TrainConfig) -> Path:
     """Makes the run's folder with its resolved configuration, or checks that the folder has the same one.
 
+    Keys that the folder's configuration does not have, because an earlier version wrote it, count at their defaults.
+
     Raises:
         InputError: the folder belongs to another configuration.
     """
@@ -38,7 +41,8 @@ def claim_run(config: TrainConfig) -> Path:
     file = folder / CONFIG_FILE
     wanted = json.loads(json.dumps(asdict(config)))
     if file.exists():
-        found = yaml.safe_load(file.read_text(encoding="utf-8"))
+        found = _completed(yaml.safe_load(file.read_text(encoding="utf-8")), TrainConfig)
+        found["teachers"] = [_completed(teacher, TeacherConfig) for teacher in found["teachers"]]
         if found != wanted:
             differing = sorted(key for key in wanted | found if wanted.get(key) != found.get(key))
             raise InputError(
@@ -47,8 +51,25 @@ def claim_run(config: TrainConfig) -> Path:
             )
         return folder
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(file, yaml.safe_dump(wanted, sort_keys=False))
+    write_whole(file, config_text(config))
     return folder
+
+
+def config_text(config: TrainConfig) -> str:
+    """A configuration as YAML, every key of it."""
+    return yaml.safe_dump(json.loads(json.dumps(asdict(config))), sort_keys=False)
+
+
+def _completed(found: dict[str, Any], config_class: type) -> dict[str, Any]:
+    """Written values of a configuration, and the defaults of the keys that are not written."""
+    values = dict(found)
+    for key in fields(config_class):
+        default = key.default if key.default_factory is MISSING else key.default_factory()
+        if is_dataclass(default):
+            values[key.name] = _completed(found.get(key.name, {}), type(default))
+        elif default is not MISSING:
+            values.setdefault(key.name, default)
+    return values
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -67,10 +88,15 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 def write_manifest(folder: Path, content: dict[str, Any]) -> None:
     """Writes the manifest whole, with the versions that made the run."""
+    content = {"versions": installed_versions(), **content}
+    write_whole(folder / MANIFEST_FILE, json.dumps(content, indent=1, allow_nan=False))
+
+
+def installed_versions() -> dict[str, str | None]:
+    """What makes a run, with its version."""
     packages = ("torch", "numpy", "pytorch-lightning", "safetensors", "SimpleITK")
     installed = {name: _version(name) for name in packages}
-    versions = {"TeachFormer": __version__, "python": platform.python_version(), **installed}
-    write_whole(folder / MANIFEST_FILE, json.dumps({"versions": versions, **content}, indent=1, allow_nan=False))
+    return {"TeachFormer": __version__, "python": platform.python_version(), **installed}
 
 
 def write_whole(file: Path, text: str) -> None:

@@ -1,8 +1,6 @@
 """A training from its configuration to its final weights and the scores of the cases it never saw."""
 
-import csv
 import hashlib
-import io
 import json
 import logging
 import time
@@ -10,67 +8,78 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as lightning
 import torch
-from safetensors.torch import save_file
 
 from ..data.prepared import PreparedData
 from ..data.splits import FoldSplit, read_splits
-from ..devices import choose_device, has_fast_bf16, prefer_layout
-from ..distillation.attention_similarity import AttentionSimilarity
-from ..distillation.pixelwise_divergence import PixelwiseDivergence
-from ..distillation.segmentation_loss import SegmentationLoss
-from ..distillation.task import DistillationTask, SegmentationTask, Teacher
+from ..devices import choose_device, device_name, prefer_layout
+from ..distillation.teacher import Teacher
 from ..errors import InputError, missing_dependency
 from ..networks import SegmentationNetwork, build_network
-from ..progress import Progress
+from ..paths import runs_folder
+from .cached_views import CachedViews
 from .callbacks import Choice, MetricsFile, StepProgress
-from .case_scores import CaseEvaluator, CaseScore
+from .case_scores import case_evaluator
 from .checkpoint import Checkpoint
 from .config import TrainConfig
 from .datasource import prepared_data
+from .distributed import World, join_world
+from .entries import write_tensors
+from .final_scores import score_val_cases
 from .module import TrainingModule
 from .run_folder import (
     CHECKPOINT,
+    CONFIG_FILE,
     MANIFEST_FILE,
     METRICS_FILE,
-    PER_CASE_FILE,
     WEIGHTS_FILE,
     claim_run,
+    run_path,
     write_manifest,
-    write_whole,
 )
+from .tasks import new_task
+from .teacher_cache import TeacherCache
 from .teachers import load_teachers
-from .views import Views, view_loader
+from .views import Views, ViewSource, view_loader
 
 
 def train(config: TrainConfig) -> Path:
     """Trains a network, or resumes where the run stopped, and returns the run's folder.
 
     The folder then holds ``weights.safetensors``, ``per_case.csv`` (Dice of the val cases on the model's grid, with the
-    final weights, once), ``manifest.json`` (patients, hashes, versions) and ``metrics.csv``.
+    final weights, once), ``predictions/`` (label and probabilities of these cases), ``subsets.csv`` (their Dice with
+    every subset of the channels, after channel dropout), ``manifest.json`` (patients, hashes, versions, teachers) and
+    ``metrics.csv``.
 
     Raises:
         InputError: the configuration or the data cannot be used.
         TeachFormerError: a loss term is no longer finite.
     """
-    prepared = prepared_data(config)
+    world = join_world(config)
+    with world.main_first():
+        prepared = prepared_data(config)
     split = read_splits(config.splits, config.fold, prepared.plan.patients, seed=config.seed)
     classes = class_count(prepared)
-    folder = claim_run(config)
+    folder = run_path(config.run)
+    if (folder / CONFIG_FILE).exists():
+        claim_run(config)  # refuses another configuration before anything is loaded
     if (folder / MANIFEST_FILE).exists():
         return folder
 
-    device = choose_device(config.device)
-    bf16 = config.precision == "bf16" or (config.precision == "auto" and has_fast_bf16(device))
+    device = world.device(choose_device(config.device))
+    evaluator = case_evaluator(config, prepared, device)
     torch.manual_seed(config.seed)
     network = new_network(config, classes=classes, device=device)
     teachers, teacher_records = load_teachers(config, prepared=prepared, split=split, classes=classes, device=device)
-    loss = SegmentationLoss(focal_gamma=config.loss.focal_gamma, whole_batch_dice=config.loss.whole_batch_dice)
-    task = new_task(config, network=network, loss=loss, teachers=teachers)
+    task = new_task(config, network=network, teachers=teachers)
     views = Views(prepared, patch_size=config.patch_size, augmentation=config.augmentation, seed=config.seed)
-    evaluator = CaseEvaluator(prepared, loss=loss, window=config.window, device=device, bf16=bf16)
+    cache = _teacher_cache(config, views, split, teachers, teacher_records, network, bf16=evaluator.bf16)
+    with world.main_first():
+        claim_run(config)  # only now: what was refused up to here may be changed in the configuration
+
     choice = Choice(
         evaluator,
         split.tune_cases if config.protocol == "sound" else split.val_cases,
@@ -78,13 +87,19 @@ def train(config: TrainConfig) -> Path:
         patience=config.patience,
     )
     checkpoint = Checkpoint(folder / CHECKPOINT, choice)
+    source: ViewSource = views
+    if cache:
+        cache.fill()  # several processes share the work, and each leaves when all is there
+        turns = config.distillation.quarter_turns
+        source = CachedViews(views, cache.folders, count=cache.count, quarter_turns=turns)
     loader = view_loader(
-        views,
+        source,
         split.train_cases,
         batch_size=config.batch_size,
         first_epoch=checkpoint.epoch,
         workers=config.workers,
         pin_memory=device.type == "cuda",
+        world=world,
     )
     steps = config.max_steps or (config.max_epochs or 0) * len(loader)
     module = TrainingModule(
@@ -94,22 +109,21 @@ def train(config: TrainConfig) -> Path:
         seed=config.seed,
         first_epoch=checkpoint.epoch,
         first_step=checkpoint.step,
+        rank=world.rank,
     )
     started = time.monotonic()
-    _fit(module, loader, config, folder, device, bf16, choice, checkpoint)
+    _fit(module, loader, config, folder, device, evaluator.bf16, choice, checkpoint, world)
     seconds = time.monotonic() - started
 
+    if not world.is_main:
+        world.wait()
+        return folder
     network.to(device)
     if choice.best_weights:
         network.load_state_dict(choice.best_weights)
     leaving_out, weights = network.inference_form()
-    save_weights(weights, folder / WEIGHTS_FILE)
-    with Progress(len(split.val_cases), f"scoring {config.run}") as progress:
-        scores = []
-        for case in split.val_cases:
-            scores.append(evaluator.score(network, case))
-            progress.advance()
-    write_whole(folder / PER_CASE_FILE, _per_case_table(scores))
+    write_tensors(folder / WEIGHTS_FILE, weights)
+    val_scores = score_val_cases(config, network, evaluator, split.val_cases, folder)
     write_manifest(
         folder,
         {
@@ -118,15 +132,20 @@ def train(config: TrainConfig) -> Path:
             "data": describe_data(prepared, config, split),
             "patients": patients_by_role(prepared, split),
             "teachers": teacher_records,
+            "teacher_cache": cache.record() if cache else None,
             "steps": module.step,
             "best_epoch": choice.best_epoch if choice.best_weights else None,
             "device": device.type,
-            "precision": "bf16" if bf16 else "fp32",
+            "device_name": device_name(device),
+            "threads": torch.get_num_threads(),
+            "processes": world.size,
+            "precision": "bf16" if evaluator.bf16 else "fp32",
             "seconds_per_step": round(seconds / module.global_step, 4) if module.global_step else None,
             "weights_sha256": hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest(),
-            "val_dice": _mean([score.mean_dice for score in scores]),
+            **val_scores,
         },
     )
+    world.wait()
     return folder
 
 
@@ -159,43 +178,12 @@ def new_network(config: TrainConfig, *, classes: int, device: torch.device) -> S
         )
     except ValueError as error:
         raise InputError(f"The configuration cannot be used: {error}") from error
+    except ModuleNotFoundError as error:
+        raise missing_dependency("monai", extra="report", purpose=f"build the network '{config.network}'") from error
     network = prefer_layout(network, device)
     if config.compile:
         network.maps = torch.compile(network.maps)  # type: ignore[method-assign]
     return network
-
-
-def new_task(
-    config: TrainConfig, *, network: SegmentationNetwork, loss: SegmentationLoss, teachers: list[Teacher]
-) -> SegmentationTask:
-    """The task of the configuration: Eq. 3 alone, or Eq. 4 with teachers.
-
-    Raises:
-        InputError: teachers that do not fit the network.
-    """
-    weights = {"dice": config.loss.dice, "focal": config.loss.focal}
-    if not teachers:
-        return SegmentationTask(student=network, loss=loss, weights=weights)
-    settings = config.distillation
-    names = ("similarity_coarse", "similarity_fine", "divergence")
-    try:
-        return DistillationTask(
-            student=network,
-            teachers=teachers,
-            loss=loss,
-            similarity=AttentionSimilarity(mode=settings.mode),
-            divergence=PixelwiseDivergence(direction=settings.direction, temperature=settings.temperature),
-            weights=weights | {name: getattr(settings, name) for name in names},
-        )
-    except ValueError as error:
-        raise InputError(f"The configuration cannot be used: {error}") from error
-
-
-def save_weights(weights: dict[str, torch.Tensor], file: Path) -> None:
-    """Writes weights as safetensors, contiguous, from the CPU; the file is never seen half-written."""
-    plain = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
-    save_file(plain, file.with_name(f".{file.name}"))
-    file.with_name(f".{file.name}").replace(file)
 
 
 def patients_by_role(prepared: PreparedData, split: FoldSplit) -> dict[str, list[str]]:
@@ -223,6 +211,31 @@ def describe_data(prepared: PreparedData, config: TrainConfig, split: FoldSplit)
     }
 
 
+def _teacher_cache(
+    config: TrainConfig,
+    views: Views,
+    split: FoldSplit,
+    teachers: Sequence[Teacher],
+    records: Sequence[dict[str, Any]],
+    network: SegmentationNetwork,
+    *,
+    bf16: bool,
+) -> TeacherCache | None:
+    """The cache that the configuration asks for, its room checked, nothing of it computed yet."""
+    if config.distillation.teacher_outputs == "online" or not teachers:
+        return None
+    return TeacherCache(
+        runs_folder() / "teacher_maps",
+        views=views,
+        cases=split.train_cases,
+        teachers=teachers,
+        identities=[{key: record[key] for key in ("weights_sha256", "network")} for record in records],
+        student=network,
+        settings=config.distillation,
+        bf16=bf16,
+    )
+
+
 def _fit(
     module: TrainingModule,
     loader: torch.utils.data.DataLoader,  # type: ignore[type-arg]
@@ -232,12 +245,17 @@ def _fit(
     bf16: bool,
     choice: Choice,
     checkpoint: Checkpoint,
+    world: World,
 ) -> None:
     """Runs Lightning from where the checkpoint left off to the last step."""
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     trainer = lightning.Trainer(
         accelerator="gpu" if device.type == "cuda" else device.type,
-        devices=[device.index or 0] if device.type == "cuda" else 1,
+        devices=[device.index or 0] if device.type == "cuda" and world.size == 1 else world.local_size,
+        num_nodes=world.size // world.local_size,
+        strategy="ddp" if world.size > 1 else "auto",
+        sync_batchnorm=world.size > 1 and device.type == "cuda",
+        use_distributed_sampler=False,  # the loader's own order deals the batches
         precision="bf16-mixed" if bf16 else "32-true",
         max_steps=module.steps - module.first_step,
         max_epochs=-1,
@@ -271,17 +289,3 @@ def _tensorboard(folder: Path) -> "lightning.pytorch.loggers.Logger":  # type: i
         return TensorBoardLogger(save_dir=folder, name="tensorboard", version="")
     except ModuleNotFoundError as error:
         raise missing_dependency("tensorboard", extra="tensorboard", purpose="write TensorBoard's logs") from error
-
-
-def _per_case_table(scores: Sequence[CaseScore]) -> str:
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["case", "label", "dice", "loss"])
-    for score in scores:
-        for label, value in score.dice.items():
-            writer.writerow([score.case, label, "" if value is None else f"{value:.6f}", f"{score.loss:.6f}"])
-    return stream.getvalue()
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None

@@ -67,3 +67,11 @@ def config(prepared_folder: Path, tmp_path: Path) -> Callable[..., TrainConfig]:
         device="cpu",
     )
     return lambda **changes: replace(small, **changes)
+
+
+@pytest.fixture(scope="session")
+def miniature(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished cross-validation with a known answer (miniature.py), made once."""
+    from miniature import run_miniature
+
+    return run_miniature(tmp_path_factory.mktemp("miniature"))

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -71,9 +72,12 @@ def test_early_stop_keeps_the_best_weights(config: Make, monkeypatch: pytest.Mon
     losses = iter([5.0, 4.0, 1.0, 2.0, 3.0, 2.5, 9.0, 9.0] + [9.0] * 100)
     heads: list[torch.Tensor] = []
 
-    def fake(self: object, network: torch.nn.Module, case: str) -> case_scores.CaseScore:
+    def fake(self: object, network: torch.nn.Module, case: str, **options: object) -> case_scores.CaseScore:
         heads.append(network.state_dict()["head.weight"].clone())
-        return case_scores.CaseScore(case=case, loss=next(losses), dice={"ball": 0.5})
+        label = np.zeros((32, 32, 32), np.uint8)
+        return case_scores.CaseScore(
+            case=case, loss=next(losses), dice={"ball": 0.5}, label=label, foreground=label[None]
+        )
 
     monkeypatch.setattr(case_scores.CaseEvaluator, "score", fake)
     folder = train(config(max_steps=None, max_epochs=50, patience=3))

@@ -1,0 +1,65 @@
+"""The val cases with the final weights, once: their scores, predictions and, where a student was trained to do without
+channels, what every subset of them is worth."""
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..networks import SegmentationNetwork
+from .case_scores import CaseEvaluator, CaseScore
+from .channel_subsets import SUBSETS_FILE, channel_subsets, score_subsets, subset_name, subsets_table
+from .config import TrainConfig
+from .entries import write_tensors
+from .run_folder import PER_CASE_FILE, PREDICTIONS_FOLDER, write_whole
+
+
+def score_val_cases(
+    config: TrainConfig, network: SegmentationNetwork, evaluator: CaseEvaluator, cases: Sequence[str], folder: Path
+) -> dict[str, Any]:
+    """Writes ``per_case.csv``, ``predictions/`` and, after channel dropout, ``subsets.csv``.
+
+    Returns:
+        For the manifest: ``val_dice``, the mean over cases of the mean over labels, and ``subsets``, that mean by
+        subset of the channels, empty without channel dropout or without val cases.
+    """
+    channels = [channel.name for channel in evaluator.prepared.plan.channels]
+    subsets = channel_subsets(channels)
+    full = subset_name(channels, [True] * len(channels))
+    if config.augmentation.channel_dropout == 0:
+        subsets = {full: subsets[full]}
+    scores = score_subsets(evaluator, network, cases, subsets, label=f"scoring {config.run}")
+    write_predictions(scores[full], folder / PREDICTIONS_FOLDER)
+    write_whole(folder / PER_CASE_FILE, per_case_table(scores[full]))
+    if len(subsets) > 1:
+        write_whole(folder / SUBSETS_FILE, subsets_table(scores))
+    means = {name: mean([score.mean_dice for score in each]) for name, each in scores.items()}
+    return {"val_dice": means[full], "subsets": means if len(subsets) > 1 and cases else {}}
+
+
+def write_predictions(scores: Sequence[CaseScore], folder: Path) -> None:
+    """Writes what the final weights made of each case, ``<case>.safetensors`` with ``label`` and ``foreground``."""
+    folder.mkdir(exist_ok=True)
+    for score in scores:
+        arrays = {"label": score.label, "foreground": score.foreground}
+        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        write_tensors(folder / f"{score.case}.safetensors", tensors)
+
+
+def per_case_table(scores: Sequence[CaseScore]) -> str:
+    """``per_case.csv``: a row per case and label; Dice is empty where the label is in neither mask."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["case", "label", "dice", "loss"])
+    for score in scores:
+        for label, value in score.dice.items():
+            writer.writerow([score.case, label, "" if value is None else f"{value:.6f}", f"{score.loss:.6f}"])
+    return stream.getvalue()
+
+
+def mean(values: Sequence[float]) -> float | None:
+    """None of nothing."""
+    return sum(values) / len(values) if values else None
