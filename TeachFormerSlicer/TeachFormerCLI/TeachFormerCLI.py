@@ -1,5 +1,5 @@
 #!/usr/bin/env python-real
-"""TeachFormer's command line module in 3D Slicer: flags in, one case segmented, progress and exit code out.
+"""TeachFormer's command line module in 3D Slicer: flags in, one case or a batch segmented, progress and exit code out.
 
 The work is done by ``TeachFormerCore.inference.worker``.
 """
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+SWITCHES = ("--resume",)  # flags without a value
 INPUTS = {"ct": "CT", "pet": "PET", "mr": "MR", "channel4": "channel4"}
 USAGE, NOT_INSTALLED = 2, 3  # exit codes, needed before TeachFormerCore is found
 
@@ -25,11 +26,13 @@ class Parser(argparse.ArgumentParser):
 
 def make_parser() -> Parser:
     """The flags of TeachFormerCLI.xml; Slicer omits those that are empty."""
-    parser = Parser(prog="TeachFormerCLI", description="Segments one case with a trained model.", allow_abbrev=False)
-    parser.add_argument("output", type=Path, help="the label image to write")
+    parser = Parser(
+        prog="TeachFormerCLI", description="Segments one case, or a batch, with a trained model.", allow_abbrev=False
+    )
+    parser.add_argument("output", nargs="?", type=Path, help="the label image to write; none for a batch")
     parser.add_argument("--model", help="name or folder of a model (default: the shipped student)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
-    parser.add_argument("--runtime", default="auto", help="auto or torch")
+    parser.add_argument("--runtime", default="auto", help="auto, torch, openvino or onnx")
     parser.add_argument("--ct", help="CT in HU")
     parser.add_argument("--pet", help="PET in SUV (body weight)")
     parser.add_argument("--mr", help="MR")
@@ -37,8 +40,14 @@ def make_parser() -> Parser:
     parser.add_argument("--region", help="box to compute in: centre and half-size in mm, RAS, six numbers")
     parser.add_argument("--attentionFine", type=Path, help="where the last decoder layer looks, 0..1")
     parser.add_argument("--attentionCoarse", type=Path, help="where the deep encoder looks, 0..1")
+    parser.add_argument("--attentionGradCAM", type=Path, help="Grad-CAM of the last decoder layer, 0..1")
     parser.add_argument("--uncertainty", type=Path, help="normalised entropy, 0..1")
     parser.add_argument("--statistics", type=Path, help="volumes, values and SUV figures per label, JSON")
+    parser.add_argument(
+        "--batchInput", type=Path, help="a table (CSV) or folder of cases, in place of one case's images"
+    )
+    parser.add_argument("--batchOutput", type=Path, help="the folder for the results of a batch")
+    parser.add_argument("--resume", action="store_true", help="go on with a batch")
     parser.add_argument("--returnparameterfile", help=argparse.SUPPRESS)  # Slicer may add it; nothing is returned so
     return parser
 
@@ -49,7 +58,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     joined: list[str] = []
     rest = iter(words)
     for word in rest:
-        if not word.startswith("--") or "=" in word or word in ("--", "--help"):
+        if not word.startswith("--") or "=" in word or word in ("--", "--help", *SWITCHES):
             joined.append(word)
             continue
         # Each flag takes a value, and argparse would take that of "--region -12.5,30,..." for another flag.
@@ -58,7 +67,14 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
             parser.error(f"{word} needs a value")
         if value:
             joined.append(f"{word}={value}")
-    return parser.parse_args(joined)
+    arguments = parser.parse_args(joined)
+    if bool(arguments.batchInput) != bool(arguments.batchOutput):
+        parser.error("a batch needs both --batchInput and --batchOutput")
+    if arguments.batchInput and any(getattr(arguments, name) for name in (*INPUTS, "region")):
+        parser.error("give either --batchInput or the images of one case")
+    if not arguments.batchInput and not arguments.output:
+        parser.error("the following arguments are required: output")
+    return arguments
 
 
 def find_core() -> bool:
@@ -75,15 +91,19 @@ def find_core() -> bool:
 
 
 def main(words: Sequence[str]) -> int:
-    """Segments one case; 0 done, 2 input, 3 install, 4 internal, 130 cancelled."""
+    """Segments one case or a batch; 0 done, 1 some cases failed, 2 input, 3 install, 4 internal, 130 cancelled."""
     arguments = parse(words)
     if not find_core():
         print("error: TeachFormerCore was not found beside this module: install the extension again.", flush=True)
         return NOT_INSTALLED
     from TeachFormerCore.inference.outputs import Outputs
-    from TeachFormerCore.inference.worker import Job, run_segmentation
+    from TeachFormerCore.inference.worker import BatchJob, Job, run_cases, run_segmentation
 
     values = vars(arguments)
+    chosen = {name: values[name] for name in ("model", "device", "runtime")}
+    if arguments.batchInput:
+        output = arguments.batchOutput.resolve()
+        return run_cases(BatchJob(source=arguments.batchInput, output=output, resume=arguments.resume, **chosen))
     return run_segmentation(
         Job(
             inputs=tuple(f"{name}={values[flag]}" for flag, name in INPUTS.items() if values[flag]),
@@ -91,13 +111,12 @@ def main(words: Sequence[str]) -> int:
                 label=arguments.output,
                 attention_fine=arguments.attentionFine,
                 attention_coarse=arguments.attentionCoarse,
+                attention_gradcam=arguments.attentionGradCAM,
                 uncertainty=arguments.uncertainty,
                 statistics=arguments.statistics,
             ),
-            model=arguments.model,
             region_ras=arguments.region,
-            device=arguments.device,
-            runtime=arguments.runtime,
+            **chosen,
         )
     )
 

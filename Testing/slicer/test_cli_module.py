@@ -27,7 +27,8 @@ from TeachFormerCore.inference.worker import explain, name_channels
 REPOSITORY = Path(__file__).parents[2]
 SCRIPT = REPOSITORY / "TeachFormerSlicer" / "TeachFormerCLI" / "TeachFormerCLI.py"
 FLAGS = ("model", "device", "runtime", "ct", "pet", "mr", "channel4", "region", "attentionFine", "attentionCoarse",
-         "uncertainty", "statistics")  # fmt: skip
+         "attentionGradCAM", "uncertainty", "statistics", "batchInput", "batchOutput")  # fmt: skip
+SWITCHES = ("resume",)
 MAPS = {"attentionFine": "attention-fine", "attentionCoarse": "attention-coarse", "uncertainty": "uncertainty"}
 
 
@@ -245,6 +246,7 @@ sys.exit(run_segmentation(job, result_file=Path(out, "r.json"), error_file=Path(
     assert sorted(file.name for file in out.iterdir()) == ["label.nrrd", "r.json"]
     result = json.loads((out / "r.json").read_text(encoding="utf-8"))
     assert result.pop("seconds") > 0
+    assert result.pop("runtime").split()[0] in ("torch", "openvino", "onnx")
     assert result == {"exit_code": 0, "model": "tiny", "version": "1", "device": result["device"], "notices": [],
                       "outputs": {"label": str(out / "label.nrrd")}}  # fmt: skip
     for file in out.iterdir():
@@ -334,7 +336,7 @@ def module_of_script() -> types.ModuleType:
 def test_the_description_and_the_script_have_the_same_flags() -> None:
     root = ET.parse(SCRIPT.with_suffix(".xml")).getroot()
     described = {parameter.findtext("longflag") for parameter in root.iterfind("parameters/*[longflag]")}
-    assert described == {f"--{name}" for name in FLAGS}
+    assert described == {f"--{name}" for name in (*FLAGS, *SWITCHES)}
     actions = module_of_script().make_parser()._actions
     parsed = {flag for action in actions for flag in action.option_strings}
     assert parsed - {"-h", "--help", "--returnparameterfile"} == described

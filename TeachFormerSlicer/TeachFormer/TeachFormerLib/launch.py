@@ -1,0 +1,135 @@
+"""Started by the module as a process of its own: ``python launch.py FOLDER COMMAND ...``.
+
+FOLDER holds TeachFormerCore. COMMAND is ``job FILE`` (one case, as JSON), ``cases JSON`` (a batch), ``devices`` (what
+computes here, as JSON), ``phantom FOLDER`` (the synthetic case as NRRD files), or a command of ``teachformer``.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+
+def main(words):
+    """The exit code: 0 done, 1 some failed, 2 input, 3 install, 4 internal, 130 cancelled."""
+    # This folder goes: names such as models or geometry are not for the whole process.
+    sys.path[0] = words[0]
+    command, options = words[1], words[2:]
+    if command == "job":
+        return run_job(Path(options[0]))
+    if command == "cases":
+        return run_batch(json.loads(options[0]))
+    if command == "devices":
+        print(json.dumps(describe_devices()), flush=True)
+        return 0
+    if command == "phantom":
+        return write_phantom(Path(options[0]))
+    from TeachFormerCore.commands import main as teachformer
+
+    return teachformer([command, *options])
+
+
+def run_job(file):
+    """Runs the worker on a job; an output that cannot be computed here is left out, and said so."""
+    import importlib.util
+    from dataclasses import fields
+
+    from TeachFormerCore.inference.outputs import Outputs
+    from TeachFormerCore.inference.worker import Job, run_segmentation
+
+    job = json.loads(file.read_text(encoding="utf-8"))
+    result, error = (Path(job.pop(name)) for name in ("result_file", "error_file"))
+    outputs = {name: Path(path) for name, path in job.pop("outputs").items()}
+    known = {field.name for field in fields(Outputs)}
+    if importlib.util.find_spec("torch") is None:
+        known -= {"attention_gradcam"}
+    for name in sorted(set(outputs) - known):
+        print(f"note: {name} cannot be computed here (Grad-CAM needs PyTorch).", flush=True)
+    outputs = Outputs(**{name: path for name, path in outputs.items() if name in known})
+    inputs = tuple(job.pop("inputs"))
+    return run_segmentation(Job(inputs=inputs, outputs=outputs, **job), result_file=result, error_file=error)
+
+
+def run_batch(batch):
+    """Segments the cases of a batch with the worker, which tells its progress in Slicer's words."""
+    from TeachFormerCore.inference.worker import BatchJob, run_cases
+
+    source, output = Path(batch.pop("source")), Path(batch.pop("output")).resolve()
+    return run_cases(BatchJob(source=source, output=output, **batch))
+
+
+def describe_devices():
+    """``{versions, devices: [{id, name, free_bytes}]}``; a GPU only where a small real operation ran on it."""
+    import platform
+
+    from TeachFormerCore import __version__
+
+    told = {"versions": {"TeachFormer": __version__, "Python": platform.python_version()}, "devices": []}
+    processor = platform.processor() or platform.machine()
+    for package in ("numpy", "SimpleITK", "safetensors", "openvino", "onnxruntime"):
+        told["versions"][package] = version_of(package)
+    cpu = {"id": "cpu", "name": f"Processor ({processor})", "free_bytes": free_memory()}
+    try:
+        import torch
+    except Exception as error:  # also a broken installation is one where torch cannot compute
+        told["devices"], told["torch_fault"] = [cpu], f"{type(error).__name__}: {error}"
+        return told
+    from TeachFormerCore.devices import choose_device
+    from TeachFormerCore.errors import InputError
+
+    told["versions"]["torch"] = torch.__version__
+    gpus = [f"cuda:{number}" for number in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    if getattr(torch.backends, "mps", None) and torch.backends.mps.is_available():
+        gpus.append("mps")
+    for name in gpus:
+        try:
+            choose_device(name)
+        except InputError as error:
+            told.setdefault("refused", []).append(str(error))
+            continue
+        entry = {"id": name, "name": "Apple GPU", "free_bytes": None}
+        if name.startswith("cuda"):
+            entry = {
+                "id": name,
+                "name": torch.cuda.get_device_name(name),
+                "free_bytes": torch.cuda.mem_get_info(name)[0],
+            }
+        told["devices"].append(entry)
+    told["devices"].append(cpu)
+    return told
+
+
+def version_of(package):
+    """Its version, or None."""
+    from importlib import metadata
+
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def free_memory():
+    """Bytes of memory that are free, where the platform tells."""
+    try:
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return None
+
+
+def write_phantom(folder):
+    """The synthetic case: CT.nrrd, PET.nrrd and label.nrrd."""
+    import SimpleITK as sitk
+
+    from TeachFormerCore.data.phantom import thigh_phantom
+
+    phantom = thigh_phantom()
+    for name, image in {**phantom.images, "label": phantom.label}.items():
+        sitk.WriteImage(image, str(folder / f"{name}.nrrd"))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,87 @@
+"""The checks that run in a launched Slicer, tried here behind stand-ins, so that they fail there for good reasons only.
+
+Those that need the application itself (scene bundles, Sample Data, the CLI module) are left to Slicer.
+"""
+
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("slicer", reason="slicer-core is not installed")
+pytest.importorskip("PySide6", reason="PySide6 is not installed")
+
+from stand_ins import core, gui
+
+QUICK = ("boxIsNeeded",)
+FULL = (
+    "panelLoads",
+    "channelsAreFilled",
+    "applyWorks",
+    "windowStaysAlive",
+    "overlayIsShown",
+    "cancelWorks",
+    "runsTwice",
+)
+FULL += ("closingEndsTheRun",)
+IN_SLICER = ("sampleDataIsRegistered", "sceneComesBack", "cliModuleSegments")
+
+
+@pytest.fixture
+def selftest(scene, monkeypatch):
+    """The module ``selftest`` with a panel to ask, and the calls of the application that it makes."""
+    import SimpleITK as sitk
+    from test_logic import exported
+
+    gui.install()
+    widget = gui.module_class("TeachFormerWidget")()
+    widget.setup()
+    load = lambda path, properties: core.volume_from(sitk.ReadImage(path), properties["name"])  # noqa: E731
+    as_label = lambda node, _identifier, reference: exported(scene, node, reference)  # noqa: E731
+    for name, stand_in in (
+        ("mainWindow", lambda: None),
+        ("getModuleWidget", lambda _name: widget),
+        ("loadVolume", load),
+        ("arrayFromSegmentBinaryLabelmap", as_label),
+    ):
+        monkeypatch.setattr(scene.util, name, stand_in, raising=False)
+    scene.modules.colors = types.SimpleNamespace(logic=lambda: scene.vtkSlicerColorLogic)
+    from TeachFormerLib import selftest
+
+    yield selftest
+    widget.cleanup()
+
+
+@pytest.mark.parametrize("name", [*QUICK, *(pytest.param(name, marks=pytest.mark.full) for name in FULL)])
+def test_a_check_passes(name: str, selftest) -> None:
+    {check.__name__: check for _title, check in selftest.checks()}[name]()
+
+
+def test_every_check_is_tried_here_or_left_to_slicer(selftest) -> None:
+    assert {check.__name__ for _title, check in selftest.checks()} == {*QUICK, *FULL, *IN_SLICER}
+    titles = [title for title, _check in selftest.checks()]
+    assert len(set(titles)) == len(titles)
+
+
+def test_in_slicer_counts_and_tells(scene, monkeypatch, capsys, tmp_path: Path) -> None:
+    """With three checks of its own: one passes, one fails, one ends the interpreter; none takes the others with it."""
+    import importlib.util
+
+    gui.install()
+    spec = importlib.util.spec_from_file_location("in_slicer", Path(__file__).with_name("in_slicer.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    def fails():
+        raise AssertionError("expected: a reason")
+
+    checks = [("good", lambda: None), ("bad", fails), ("worse", lambda: sys.exit(3))]
+    monkeypatch.setattr(module, "load_modules", lambda: checks)
+    monkeypatch.setattr(scene.util, "mainWindow", lambda: None, raising=False)
+    assert module.main(["--output", str(tmp_path / "pictures")]) == 2
+    said = capsys.readouterr().out
+    assert said.splitlines()[-1] == "2 passed, 2 failed"
+    assert "FAILED: bad" in said
+    assert "AssertionError: expected: a reason" in said
+    assert "FAILED: worse" in said
