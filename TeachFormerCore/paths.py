@@ -18,6 +18,17 @@ def user_data_folder() -> Path:
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "teachformer"
 
 
+def user_cache_folder() -> Path:
+    """``$TEACHFORMER_CACHE``, or the platform's folder for what a program can make again."""
+    if named := os.environ.get("TEACHFORMER_CACHE"):
+        return Path(named)
+    if sys.platform == "win32":
+        return user_data_folder() / "Cache"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "TeachFormer"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "teachformer"
+
+
 def runs_folder() -> Path:
     """``$TEACHFORMER_RUNS``, or ``runs`` in the user's data folder."""
     return Path(os.environ.get("TEACHFORMER_RUNS") or user_data_folder() / "runs")

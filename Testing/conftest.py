@@ -32,6 +32,12 @@ def sts() -> Path:
     return folder / "STS_PETCT_MR"
 
 
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Nor its cache, which all tests share: what it remembers is keyed by content."""
+    os.environ["TEACHFORMER_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(autouse=True)
 def own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs and models of a test never touch the user's."""
@@ -59,6 +65,17 @@ def cli() -> Cli:
 @pytest.fixture
 def tiny_model(tmp_path: Path) -> Path:
     """A model folder with a very small network of random weights: CT + PET at 4 mm, windows of 32^3."""
+    return make_tiny_model(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def shared_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, made once for all tests that leave it as it is."""
+    return make_tiny_model(tmp_path_factory.mktemp("model"))
+
+
+def make_tiny_model(root: Path) -> Path:
+    """Makes it in a folder."""
     import torch
     from safetensors.torch import save_file
 
@@ -69,7 +86,7 @@ def tiny_model(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     arguments = {"filters": 2, "transformer_depth": 4}
     network = build_network("h_denseformer_light", in_channels=2, out_channels=2, image_size=(32, 32, 32), **arguments)
-    weights = tmp_path / "weights.safetensors"
+    weights = root / "weights.safetensors"
     save_file(network.state_dict(), weights)
     card = {
         "schema_version": 1,
@@ -94,7 +111,7 @@ def tiny_model(tmp_path: Path) -> Path:
         "seconds": {},
         "intended_use": "tests",
     }
-    folder = tmp_path / "tiny"
+    folder = root / "tiny"
     write_model(folder, card, weights)
     assert json.loads((folder / "model.json").read_text(encoding="utf-8"))["files"]
     return folder

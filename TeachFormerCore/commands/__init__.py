@@ -16,14 +16,19 @@ from ..errors import EXIT_CANCELLED, TeachFormerError, as_teachformer_error
 
 COMMANDS = {
     "segment": "segment one case with a trained model",
+    "batch": "segment many cases, resumed, in shards or on a cluster",
     "evaluate": "score a model on a dataset, beside simple baselines",
     "models": "list, check, import and remove model folders",
     "demo": "segment a synthetic phantom and, where the data is, a real case",
-    "data": "check, split and prepare datasets",
+    "data": "convert, check, look at, split and prepare datasets",
     "networks": "the networks of the two papers with their sizes, measured",
     "train": "train one network",
     "distill": "train a student from frozen teachers",
+    "crossval": "train the arms of a cross-validation as independent jobs",
+    "reproduce": "train a finished run again and compare the weights",
+    "report": "tables, statistics and figures from finished runs",
     "export": "make a model folder of a finished run",
+    "bench": "time and memory, end to end and by stage, per runtime",
 }
 
 

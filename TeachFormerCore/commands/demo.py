@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 DATASET, REAL_CASE = "STS_PETCT_MR", "STS_014"
 PHANTOM = ("CT", "PET")  # the modalities of thigh_phantom
-RESULTS = ("mask.nii.gz", "attention_fine.nii.gz", "attention_coarse.nii.gz", "uncertainty.nii.gz")
+SHOWN = ("attention_fine", "attention_coarse", "uncertainty")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -151,7 +151,6 @@ def _real_case(card: dict[str, Any]) -> DemoCase | str:
 
 def _run_case(case: DemoCase, folder: Path, predictor: Any) -> "CasePage":
     """Segments a case as ``teachformer segment`` does and writes its folder."""
-    import json
     import time
 
     from ..data.grid import Grid, resample
@@ -160,27 +159,20 @@ def _run_case(case: DemoCase, folder: Path, predictor: Any) -> "CasePage":
     from ..evaluation.page import CasePage
     from ..evaluation.picture import render_case
     from ..inference.inputs import read_inputs
-    from ..inference.statistics import statistics
+    from ..inference.outputs import Outputs
+    from ..inference.results import write_results
 
     card = predictor.card
     start = time.perf_counter()
-    pairs = [f"{channel}={file}" for channel, file in case.files.items()]
-    inputs = read_inputs(pairs, card)
+    inputs = read_inputs([f"{channel}={file}" for channel, file in case.files.items()], card)
     prediction = predictor.run(inputs.images)
-    measured = statistics(
-        prediction.label,
-        inputs.images,
-        card,
-        prediction.uncertainty,
-        prediction.notices,
-        inputs.pet_units,
-        pairs[0],
+    outputs = Outputs(
+        label=folder / "mask.nii.gz",
+        **{name: folder / f"{name}.nii.gz" for name in SHOWN},
+        statistics=folder / "statistics.json",
     )
-    maps = {name: getattr(prediction, name) for name in ("attention_fine", "attention_coarse", "uncertainty")}
     with OutputFiles() as files:
-        for name, image in zip(RESULTS, (prediction.label, *maps.values()), strict=True):
-            files.write_image(image, folder / name)
-        files.write_text(json.dumps(measured, indent=2, allow_nan=False) + "\n", folder / "statistics.json")
+        measured = write_results(files, prediction, outputs, inputs=inputs, card=card)
     seconds = time.perf_counter() - start
 
     reference = read_image(case.label)
@@ -195,7 +187,7 @@ def _run_case(case: DemoCase, folder: Path, predictor: Any) -> "CasePage":
             modalities={one["name"]: one["modality"] for one in card["channels"]},
             label=prediction.label,
             reference=reference,
-            **maps,
+            **{name: getattr(prediction, name) for name in SHOWN},
             case=case.name,
             model=f"{card['name']} {card['version']}",
             dice=overlap,

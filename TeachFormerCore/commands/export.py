@@ -16,6 +16,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--evaluation", type=Path, metavar="DIR", help="output of 'teachformer evaluate' on the val cases, for the card"
     )
+    parser.add_argument(
+        "--runtime",
+        default="",
+        metavar="LIST",
+        help="openvino, onnx or openvino,onnx: also export graphs, which these compute faster and without PyTorch",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -23,7 +29,11 @@ def run(arguments: argparse.Namespace) -> int:
     from ..training.export import export_run
 
     folder = export_run(
-        arguments.run, output=arguments.output, described=arguments.described, evaluation=arguments.evaluation
+        arguments.run,
+        output=arguments.output,
+        described=arguments.described,
+        evaluation=arguments.evaluation,
+        runtimes=[name.strip() for name in arguments.runtime.split(",") if name.strip()],
     )
     print(f"Exported to {folder}.")
     return 0

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 
@@ -10,11 +11,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="{list,check,import,remove}")
     listing = actions.add_parser("list", help="the installed models")
     listing.add_argument("--json", action="store_true", help="the cards as a JSON list")
-    for name, text in (
-        ("check", "verify a model folder: card, hashes, weights"),
-        ("import", "copy a model folder into the user's models folder"),
-    ):
-        actions.add_parser(name, help=text).add_argument("folder", type=Path, help="a model folder")
+    check = actions.add_parser("check", help="verify a model folder: card, hashes, weights")
+    check.add_argument("folder", type=Path, help="a model folder, or a model's name")
+    importing = actions.add_parser("import", help="copy a model, checked, into the user's models folder")
+    importing.add_argument("source", type=Path, help="a model folder, or a zip file of one")
     actions.add_parser("remove", help="remove an imported model").add_argument("name")
 
 
@@ -31,20 +31,30 @@ def run(arguments: argparse.Namespace) -> int:
         parameters = sum(parameter.numel() for parameter in network.parameters())
         print(f"{folder}: {card['name']} {card['version']} is whole ({parameters:,} parameters, hashes agree).")
     elif arguments.action == "import":
-        print(f"Imported to {model_folder.import_model(arguments.folder)}.")
+        from ..inference.model_import import import_model
+
+        print(f"Imported to {import_model(arguments.source)}.")
     else:
         print(f"Removed {model_folder.remove_model(arguments.name)}.")
     return 0
 
 
 def _list(*, as_json: bool) -> int:
+    """Lists the models; one that cannot be used is named on stderr, with exit code 1, and stops no other."""
+    from ..errors import EXIT_SOME_FAILED, InputError
     from ..inference.card import CARD_FILE, read_card_file
     from ..inference.model_folder import model_folders
 
-    cards = [read_card_file(folder / CARD_FILE) for folder in model_folders()]
+    cards, code = [], 0
+    for folder in model_folders():
+        try:
+            cards.append(read_card_file(folder / CARD_FILE))
+        except InputError as error:
+            code = EXIT_SOME_FAILED
+            print(f"teachformer: {error}", file=sys.stderr)
     if as_json:
         print(json.dumps(cards, indent=1, ensure_ascii=False, allow_nan=False))
-        return 0
+        return code
     rows = [("NAME", "SEGMENTS", "INPUTS", "DICE", "LICENCE", "DESCRIPTION")]
     for card in cards:
         score = card["accuracy"].get("dice")
@@ -53,7 +63,7 @@ def _list(*, as_json: bool) -> int:
                 card["name"],
                 ", ".join(label["name"] for label in card["labels"]),
                 " + ".join(channel["name"] for channel in card["channels"]),
-                "-" if score is None else f"{score:.2f}",
+                f"{score:.2f}" if isinstance(score, int | float) else "-",
                 str(card["training"].get("licence") or "-"),
                 card["description"],
             )
@@ -61,4 +71,4 @@ def _list(*, as_json: bool) -> int:
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
     for row in rows:
         print("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[5]]))
-    return 0
+    return code

@@ -17,9 +17,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="an image, or the folder of a DICOM series, once per channel; the first channel of the model is the "
         "reference whose grid the results have",
     )
-    parser.add_argument("--output", required=True, type=Path, help="the mask (.nii.gz, .nii, .nrrd, .mha)")
+    parser.add_argument(
+        "--output",
+        required=True,
+        type=Path,
+        help="the mask (.nii.gz, .nii, .nrrd, .mha, or .seg.nrrd with names, colours and codes)",
+    )
     parser.add_argument("--attention-fine", type=Path, metavar="FILE", help="where the last decoder layer looks, 0..1")
     parser.add_argument("--attention-coarse", type=Path, metavar="FILE", help="where the deep encoder looks, 0..1")
+    parser.add_argument(
+        "--attention-gradcam",
+        type=Path,
+        metavar="FILE",
+        help="Grad-CAM of the last decoder layer, 0..1",
+    )
     parser.add_argument("--uncertainty", type=Path, metavar="FILE", help="normalised entropy, 0..1")
     parser.add_argument("--probabilities", type=Path, metavar="FILE", help="one component per class, background first")
     parser.add_argument(
@@ -30,35 +41,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--pet-units", choices=("suv", "bqml"), default="suv", help="of a PET that is no DICOM series")
     parser.add_argument("--suv-factor", type=float, metavar="F", help="SUV per Bq/mL, for --pet-units bqml")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
-    parser.add_argument("--runtime", default="auto", help="auto or torch")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N, mps, intel:N")
+    parser.add_argument("--runtime", default="auto", help="auto, torch, openvino or onnx")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Segments the case; every output appears, or none."""
-    from ..data.image import OutputFiles
-    from ..inference.inputs import read_inputs
+    from ..inference.cancellation import Cancellation
+    from ..inference.case import Job, segment_case
     from ..inference.outputs import Outputs
-    from ..inference.predictor import Predictor
-    from ..inference.region import parse_region
-    from ..inference.results import write_results
 
     outputs = Outputs(
         label=arguments.output,
         attention_fine=arguments.attention_fine,
         attention_coarse=arguments.attention_coarse,
+        attention_gradcam=arguments.attention_gradcam,
         uncertainty=arguments.uncertainty,
         probabilities=arguments.probabilities,
         statistics=arguments.statistics,
     )
-    outputs.check(arguments.input)
-    region = parse_region(arguments.region_ras) if arguments.region_ras else None
-    predictor = Predictor(arguments.model, device=arguments.device, runtime=arguments.runtime)
-    inputs = read_inputs(arguments.input, predictor.card, arguments.pet_units, arguments.suv_factor)
-    prediction = predictor.run(inputs.images, region=region)
-    for notice in prediction.notices:
+    job = Job(
+        inputs=tuple(arguments.input),
+        outputs=outputs,
+        model=arguments.model,
+        region_ras=arguments.region_ras,
+        pet_units=arguments.pet_units,
+        suv_factor=arguments.suv_factor,
+        device=arguments.device,
+        runtime=arguments.runtime,
+    )
+    with Cancellation(farewell="teachformer: error: cancelled\n") as cancellation:
+        result = segment_case(job, cancellation)
+    for notice in result["notices"]:
         print(notice)
-    with OutputFiles() as files:
-        write_results(files, prediction, outputs, inputs=inputs, card=predictor.card)
-    print(f"{arguments.output}: {predictor.card['name']} {predictor.card['version']} on {predictor.device}")
+    print(f"{arguments.output}: {result['model']} {result['version']} on {result['device']} ({result['runtime']})")
     return 0

@@ -23,12 +23,18 @@ class Cancellation:
     names the work is done and the signal comes too late. A process that is killed without a signal it can see (SIGKILL,
     TerminateProcess) may leave files named ``.teachformer-*``, never half an output.
 
+    Args:
+        always: whether to end also when the files have appeared, since there is more to come.
+        farewell: what to say on stderr.
+
     Attributes:
         files: what to remove.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, always: bool = False, farewell: str = "") -> None:
         self.files: CancellableFiles | None = None
+        self._always = always
+        self._farewell = farewell
 
     def __enter__(self) -> "Cancellation":
         self._reader, self._writer = socket.socketpair()
@@ -48,5 +54,8 @@ class Cancellation:
     def _watch(self) -> None:
         with contextlib.closing(self._reader):
             while received := self._reader.recv(1):
-                if received[0] in SIGNALS and (self.files is None or self.files.take_back()):
+                files = self.files
+                if received[0] in SIGNALS and (files is None or files.take_back() or self._always):
+                    with contextlib.suppress(OSError):
+                        os.write(2, self._farewell.encode())
                     os._exit(EXIT_CANCELLED)  # not sys.exit: nothing may be waited for

@@ -1,6 +1,7 @@
 """The images of one case: from ``NAME=path`` to checked channels in the units the model needs."""
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -51,7 +52,7 @@ def match_inputs(pairs: Sequence[str], card: Mapping[str, Any]) -> dict[str, Pat
             raise InputError(
                 f"'{pair}' is not of the form NAME=FILE, e.g. {channels[0].name}=image.nii.gz. {_needs(card)}"
             )
-        channel = _channel_named(name, channels, card)
+        channel = channel_named(name, channels, card)
         if channel.name in paths:
             raise InputError(
                 f"The channel {channel.name} is given twice, as {paths[channel.name]} and {path}: give one file. "
@@ -85,17 +86,18 @@ def read_inputs(
     if suv_factor is not None and not 0 < suv_factor < float("inf"):
         raise InputError(f"--suv-factor must be a number above 0 (SUV per Bq/mL), not {suv_factor:g}.")
     paths = match_inputs(pairs, card)
-    images: dict[str, sitk.Image] = {}
-    said: list[str] = []
-    for channel in card_channels(card):
-        if channel.name not in paths:
-            continue
+    single_slice = len(card["image_size"]) == 2
+
+    def read(channel: Channel) -> tuple[sitk.Image, str | None]:
         if channel.modality == "PET":
-            images[channel.name], how = _read_pet(paths[channel.name], pet_units, suv_factor)
-            if how not in said:
-                said.append(how)
-        else:
-            images[channel.name] = read_finite_image(paths[channel.name])
+            return _read_pet(paths[channel.name], pet_units, suv_factor, single_slice=single_slice)
+        return read_finite_image(paths[channel.name], single_slice=single_slice), None
+
+    present = [channel for channel in card_channels(card) if channel.name in paths]
+    with ThreadPoolExecutor() as pool:  # decompression does not hold Python's lock
+        read_images = list(pool.map(read, present))
+    images = {channel.name: image for channel, (image, _how) in zip(present, read_images, strict=True)}
+    said = dict.fromkeys(how for _image, how in read_images if how)
     check_inputs(images, card, sources={name: str(path) for name, path in paths.items()})
     return Inputs(images=images, pet_units="; ".join(said) or None, reference=str(next(iter(paths.values()))))
 
@@ -138,21 +140,38 @@ def check_inputs(
             )
 
 
-def _read_pet(path: Path, pet_units: str, suv_factor: float | None) -> tuple[sitk.Image, str]:
+def input_notices(images: Mapping[str, sitk.Image], card: Mapping[str, Any]) -> list[str]:
+    """What a user should know of images that `check_inputs` has accepted: what is resampled, which channel is empty."""
+    channels = card_channels(card)
+    present = [channel.name for channel in channels if channel.name in images]
+    reference = Grid.of(images[present[0]])
+    return [
+        f"{name} ({Grid.of(images[name]).describe()}) was resampled onto the grid of {present[0]} "
+        f"({reference.describe()})."
+        for name in present[1:]
+        if not Grid.of(images[name]).same_as(reference)
+    ] + [
+        f"{channel.name} was not given: the model saw an empty image in its place."
+        for channel in channels
+        if channel.name not in images
+    ]
+
+
+def _read_pet(path: Path, pet_units: str, suv_factor: float | None, *, single_slice: bool) -> tuple[sitk.Image, str]:
     """A PET in SUV and how it became so; the header of a DICOM series tells more than ``pet_units``."""
     if _is_dicom_file(path):
         raise InputError(f"{path} is a single DICOM file: give the folder that holds all slices of the PET series.")
     if path.is_dir() and suv_factor is None:
         image, how = read_suv(path)
     elif pet_units == "suv":
-        return read_finite_image(path), "as given (SUV)"
+        return read_finite_image(path, single_slice=single_slice), "as given (SUV)"
     elif suv_factor is None:
         raise InputError(
             f"{path} cannot be converted from Bq/mL, since such a file carries neither weight nor dose: give the "
             "folder of its DICOM series instead, or the factor (SUV per Bq/mL) as --suv-factor."
         )
     else:
-        activity = read_finite_image(path)
+        activity = read_finite_image(path, single_slice=single_slice)
         image = sitk.Cast(activity, sitk.sitkFloat32) * suv_factor
         how = f"from Bq/mL, with the given factor of {suv_factor:g} SUV per Bq/mL"
     mark_as_suv(image)
@@ -166,7 +185,12 @@ def _is_dicom_file(path: Path) -> bool:
         return file.read(132)[128:] == b"DICM"
 
 
-def _channel_named(name: str, channels: Sequence[Channel], card: Mapping[str, Any]) -> Channel:
+def channel_named(name: str, channels: Sequence[Channel], card: Mapping[str, Any]) -> Channel:
+    """The channel of a name, in any case, or the only one of that modality.
+
+    Raises:
+        InputError: there is none, or several.
+    """
     for channel in channels:
         if channel.name.lower() == name.lower():
             return channel

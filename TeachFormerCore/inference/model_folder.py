@@ -1,21 +1,22 @@
 """Model folders: a card and safetensors weights, found by name, checked before use, never unpickled."""
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from ..paths import SHIPPED_MODELS, user_models_folder
-from .card import CARD_FILE, Card, check_card, read_card_file
+from .card import CARD_FILE, WEIGHTS_FILE, Card, check_card, read_card_file
 
 if TYPE_CHECKING:
     from ..networks import SegmentationNetwork
 
-WEIGHTS_FILE = "weights.safetensors"
 DEFAULT_MODEL = "sts_ct_pet"
 
 
@@ -25,7 +26,8 @@ def model_folders() -> list[Path]:
     for root in (SHIPPED_MODELS, user_models_folder()):
         if root.is_dir():
             for folder in sorted(root.iterdir()):
-                if (folder / CARD_FILE).is_file():
+                # A name with a dot in front is a folder that is being made.
+                if (folder / CARD_FILE).is_file() and not folder.name.startswith("."):
                     found.setdefault(folder.name, folder)
     return list(found.values())
 
@@ -53,6 +55,8 @@ def find_model(name: str | Path | None = None) -> Path:
 def read_card(folder: Path) -> Card:
     """The card of a model folder, its files' sha256 verified.
 
+    They are verified each time, and nothing is remembered that could go stale: a student of 6 MB takes 10 ms.
+
     Raises:
         InputError: a card that cannot be used, a missing or changed file.
     """
@@ -75,13 +79,13 @@ def load_network(folder: Path, card: Card) -> "SegmentationNetwork":
     Raises:
         InputError: the card names no known network, or the weights do not fit it.
     """
-    from safetensors import SafetensorError
+    import torch
     from safetensors.torch import load_file
 
     from ..networks import build_network
 
-    try:
-        network = build_network(
+    def build() -> "SegmentationNetwork":
+        return build_network(
             card["network"]["name"],
             in_channels=len(card["channels"]),
             out_channels=1 + len(card["labels"]),
@@ -89,49 +93,38 @@ def load_network(folder: Path, card: Card) -> "SegmentationNetwork":
             image_size=card["image_size"],
             **card["network"]["arguments"],
         )
-        network.load_state_dict(load_file(folder / WEIGHTS_FILE), strict=True)
-    except (ValueError, RuntimeError, SafetensorError) as error:
+
+    try:
+        weights = load_file(folder / WEIGHTS_FILE)
+        # Over shapes alone first: a card must not make a network of any size but that of its weights.
+        with torch.device("meta"):
+            build().load_state_dict(weights, strict=True, assign=True)
+        network = build()
+        network.load_state_dict(weights, strict=True)
+    except Exception as error:  # whatever a network's constructor raises for arguments that are a stranger's
         reason = " ".join(str(error).split())[:300]
         raise InputError(f"The model {folder} cannot be used: its weights do not fit its card ({reason}).") from error
     return network.eval()
 
 
-def write_model(folder: Path, card: Card, weights: Path) -> None:
+def write_model(folder: Path, card: Card, weights: Path, *, more: Mapping[str, Path] | None = None) -> None:
     """Makes a model folder of a card and a weights file; ``files`` of the card is filled in here.
+
+    Args:
+        more: further files of the model by their name in the folder, e.g. ``openvino/model.xml``.
 
     Raises:
         InputError: the folder exists and is not a model folder, or the card cannot be used.
     """
-    card = card | {"files": {WEIGHTS_FILE: sha256_of(weights)}}
+    sources = {WEIGHTS_FILE: weights, **(more or {})}
+    card = card | {"files": {name: sha256_of(source) for name, source in sources.items()}}
     check_card(card, folder / CARD_FILE)
-
-    def fill(building: Path) -> None:
-        shutil.copyfile(weights, building / WEIGHTS_FILE)
+    with new_folder(folder) as building:
+        for name, source in sources.items():
+            (building / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, building / name)
         text = json.dumps(card, indent=1, ensure_ascii=False, allow_nan=False)
         (building / CARD_FILE).write_text(text + "\n", encoding="utf-8")
-
-    _place(folder, fill)
-
-
-def import_model(source: Path) -> Path:
-    """Copies a model folder, checked, into the user's models folder.
-
-    Raises:
-        InputError: the source is no usable model, or a model of that name is there already.
-    """
-    card = read_card(source)
-    load_network(source, card)
-    target = user_models_folder() / card["name"]
-    if target.exists() or (SHIPPED_MODELS / card["name"]).exists():
-        raise InputError(f"A model '{card['name']}' is installed already: remove it first (teachformer models remove).")
-
-    def fill(building: Path) -> None:
-        for name in (CARD_FILE, *card["files"]):
-            (building / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source / name, building / name)
-
-    _place(target, fill)
-    return target
 
 
 def remove_model(name: str) -> Path:
@@ -141,11 +134,54 @@ def remove_model(name: str) -> Path:
         InputError: there is none of that name, or it is a shipped one.
     """
     folder = user_models_folder() / name
-    if Path(name).name != name or not (folder / CARD_FILE).is_file():
-        shipped = " It is shipped with TeachFormer and stays." if (SHIPPED_MODELS / name).is_dir() else ""
+    if not name or Path(name).name != name or not (folder / CARD_FILE).is_file():
+        shipped = " It is shipped with TeachFormer and stays." if name and (SHIPPED_MODELS / name).is_dir() else ""
         raise InputError(f"There is no model '{name}' in {user_models_folder()}.{shipped}")
-    shutil.rmtree(folder)
+    try:
+        if folder.is_symlink():  # somebody's own folder, made visible here
+            folder.unlink()
+        else:
+            _discard(folder)
+    except OSError as error:
+        raise InputError(f"The model {folder} could not be removed ({error.strerror}): remove the folder.") from error
     return folder
+
+
+@contextlib.contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A folder under a temporary name that gets its own at the end, or is removed after an error.
+
+    A model folder in its place is replaced, and is whole until then.
+
+    Raises:
+        InputError: something else is in its place, or it cannot be written.
+    """
+    if folder.exists() and not (folder / CARD_FILE).is_file():
+        raise InputError(f"{folder} exists and is not a model folder: choose another one.")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        building = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    except OSError as error:
+        raise InputError(f"{folder} could not be made ({error.strerror}): choose another one.") from error
+    try:
+        yield building
+        building.chmod(0o755)
+        if folder.exists():
+            _discard(folder)
+        os.replace(building, folder)
+    except BaseException as error:
+        shutil.rmtree(building, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise InputError(f"{folder} could not be made ({error}): free some space or choose another one.") from error
+        raise
+
+
+def _discard(folder: Path) -> None:
+    """Removes a folder: gone from its name at once, whatever happens while its files are deleted."""
+    away = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    away.rmdir()  # Windows renames onto nothing that exists
+    os.replace(folder, away)
+    shutil.rmtree(away)
 
 
 def sha256_of(file: Path) -> str:
@@ -155,20 +191,3 @@ def sha256_of(file: Path) -> str:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def _place(folder: Path, fill) -> None:  # type: ignore[no-untyped-def]
-    """Builds a folder under a temporary name and renames it; a model folder in its place is replaced."""
-    if folder.exists() and not (folder / CARD_FILE).is_file():
-        raise InputError(f"{folder} exists and is not a model folder: choose another one.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        fill(building)
-        building.chmod(0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(building, folder)
-    except BaseException:
-        shutil.rmtree(building, ignore_errors=True)
-        raise

@@ -12,9 +12,10 @@ class Outputs:
     """The files of one case; None where a result is not wanted.
 
     Attributes:
-        label: the mask, uint8.
+        label: the mask, uint8; named ``.seg.nrrd``, with the segments' names, colours and codes as Slicer has them.
         attention_fine: 0..1, where the last decoder layer looks.
         attention_coarse: 0..1, where the deep encoder looks.
+        attention_gradcam: 0..1, what of the last decoder layer speaks for the labels; needs PyTorch.
         uncertainty: 0..1, normalised entropy.
         probabilities: one component per class, background first.
         statistics: a JSON file, see ``inference/statistics``.
@@ -23,6 +24,7 @@ class Outputs:
     label: Path
     attention_fine: Path | None = None
     attention_coarse: Path | None = None
+    attention_gradcam: Path | None = None
     uncertainty: Path | None = None
     probabilities: Path | None = None
     statistics: Path | None = None
@@ -39,8 +41,10 @@ class Outputs:
 
         Raises:
             InputError: naming the output.
+            MissingDependencyError: Grad-CAM is wanted, and PyTorch is not installed.
         """
         from ..data.image import check_folder, check_writable
+        from .seg_nrrd import is_segmentation_file
 
         taken = {Path(pair.partition("=")[2]).resolve() for pair in inputs}
         for name, path in self.given().items():
@@ -48,6 +52,12 @@ class Outputs:
                 check_folder(path)
             else:
                 check_writable(path)
+            if name != "label" and is_segmentation_file(path):
+                raise InputError(f"{path} is the name of a segmentation, which only the mask is: use .nrrd or .nii.gz.")
             if path.resolve() in taken:
                 raise InputError(f"The output {path} is also an input or another output: give each a name of its own.")
             taken.add(path.resolve())
+        if self.attention_gradcam:
+            from .grad_cam import check_installed
+
+            check_installed()

@@ -1,55 +1,98 @@
 """From images in physical space to a mask and its maps on the reference's exact grid."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
-import torch
 
-from ..data.grid import Grid, patient_grid, resample
-from ..data.image import image_like, voxels
+from ..data.grid import Grid, patient_grid
 from ..data.preparation import to_model_grid
-from ..devices import choose_device, has_fast_bf16, prefer_layout
 from ..errors import InputError
+from .body import body_box
 from .card import Card, card_channels
-from .inputs import check_inputs
-from .model_folder import find_model, load_network, read_card
-from .region import Region, crop
-from .windows import WindowedMaps, predict_windows
-
-RUNTIMES = ("auto", "torch")
+from .grad_cam import grad_cam
+from .inputs import check_inputs, input_notices
+from .ladder import down_the_ladder
+from .memory_plan import MemoryPlan, plan_memory
+from .model_folder import find_model, read_card
+from .placing import Placing
+from .region import Region
+from .runtimes import open_runtime
+from .runtimes.interface import Rung, Runtime, volumetric, window_of
+from .windows import predict_windows
 
 OnProgress = Callable[[float], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelMaps:
+    """What a network says of a case, on the model's grid: float32 arrays.
+
+    Attributes:
+        probabilities: ``(classes, z, y, x)``, background first.
+        fine: mean of |Q| over its channels ``(z, y, x)``.
+        coarse: mean of |P| over its channels ``(z, y, x)``.
+    """
+
+    probabilities: np.ndarray
+    fine: np.ndarray
+    coarse: np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
     """What a model says of a case; every image lies on the reference's grid.
 
+    All but the label are brought there when they are asked for, and not kept: on a large image each takes its time and
+    memory.
+
     Attributes:
         label: uint8, 0 the background.
-        attention_fine: 0..1, mean over channels of |Q|, the last decoder map.
-        attention_coarse: 0..1, mean over channels of |P|, the encoder map at 1/16 of the resolution.
-        uncertainty: 0..1, entropy of the class probabilities over its largest value, the logarithm of their number.
-        notices: sentences for the user: what was resampled.
+        notices: sentences for the user: what was resampled, what is missing, how a lack of memory was met.
+        maps: on the model's grid.
+        image: what the network saw ``(M, z, y, x)``, on that grid.
+        placing: the way from that grid to the reference's.
+        explain: computes Grad-CAM ``(z, y, x)`` on that grid.
+        seconds: that resample, network and post_process took.
     """
 
     label: sitk.Image
-    attention_fine: sitk.Image
-    attention_coarse: sitk.Image
-    uncertainty: sitk.Image
     notices: tuple[str, ...]
-    _probabilities: np.ndarray
-    _placing: "Placing"
+    maps: ModelMaps
+    image: np.ndarray
+    placing: Placing
+    explain: Callable[[], np.ndarray]
+    seconds: dict[str, float]
+
+    @property
+    def attention_fine(self) -> sitk.Image:
+        """0..1, mean over channels of |Q|, the last decoder map."""
+        return self.placing.place(unit_range(self.maps.fine))
+
+    @property
+    def attention_coarse(self) -> sitk.Image:
+        """0..1, mean over channels of |P|, the encoder map at 1/16 of the resolution."""
+        return self.placing.place(unit_range(self.maps.coarse))
+
+    @property
+    def attention_gradcam(self) -> sitk.Image:
+        """0..1, what of the last decoder map speaks for the labels; computed with PyTorch when it is asked for."""
+        return self.placing.place(unit_range(self.explain()))
+
+    @property
+    def uncertainty(self) -> sitk.Image:
+        """0..1, entropy of the class probabilities over its largest value, the logarithm of their number."""
+        return self.placing.place(normalised_entropy(self.maps.probabilities))
 
     @property
     def probabilities(self) -> list[sitk.Image]:
-        """One float32 image per class, background first; outside a region the background's is 1."""
+        """One float32 image per class, background first; where nothing was computed the background's is 1."""
         return [
-            self._placing.place(values, outside=1.0 if number == 0 else 0.0)
-            for number, values in enumerate(self._probabilities)
+            self.placing.place(values, outside=1.0 if number == 0 else 0.0)
+            for number, values in enumerate(self.maps.probabilities)
         ]
 
 
@@ -58,21 +101,33 @@ class Predictor:
 
     Args:
         model: name or folder of a model; the shipped student unless given.
-        device: auto, cpu, cuda, cuda:N or mps.
-        runtime: auto or torch.
+        device: auto, cpu, cuda, cuda:N, mps or intel:N.
+        runtime: auto, torch, openvino or onnx.
+        opened: one that is ready, in place of both.
 
     Raises:
         InputError: no such model, device or runtime, or a model that cannot be used.
+        MissingDependencyError: the runtime is not installed.
     """
 
-    def __init__(self, model: str | Path | None = None, *, device: str = "auto", runtime: str = "auto") -> None:
-        if runtime not in RUNTIMES:
-            raise InputError(f"There is no runtime '{runtime}': use one of {', '.join(RUNTIMES)}.")
+    def __init__(
+        self,
+        model: str | Path | None = None,
+        *,
+        device: str = "auto",
+        runtime: str = "auto",
+        opened: Runtime | None = None,
+    ) -> None:
         self.folder = find_model(model)
         self.card: Card = read_card(self.folder)
         self.channels = card_channels(self.card)
-        self.device = choose_device(device)
-        self.network = prefer_layout(load_network(self.folder, self.card).to(self.device), self.device)
+        self.window = window_of(self.card["image_size"])
+        self.runtime = opened or open_runtime(self.folder, self.card, device=device, runtime=runtime)
+
+    @property
+    def device(self) -> str:
+        """Where it is computed, e.g. ``cpu`` or ``cuda:0``."""
+        return self.runtime.device
 
     def run(
         self,
@@ -80,6 +135,7 @@ class Predictor:
         *,
         region: Region | None = None,
         on_progress: OnProgress = lambda part: None,
+        on_plan: Callable[[MemoryPlan], None] = lambda plan: None,
     ) -> Prediction:
         """Segments one case.
 
@@ -88,50 +144,90 @@ class Predictor:
                 may lie on any grid that shares space with it.
             region: computes inside this box only; the result still covers the reference.
             on_progress: told the part that is done, 0..1; an exception it raises cancels.
+            on_plan: told, before the network runs, how much memory it will take.
 
         Raises:
             InputError: images that cannot be used (see ``inputs.check_inputs``), or a field of view larger than the
                 model was trained for.
+            TeachFormerError: memory ran out, in whatever way it was tried.
         """
         check_inputs(images, self.card)
-        names = [channel.name for channel in self.channels if channel.name in images]
-        reference = images[names[0]]
-        notices = tuple(
-            f"{name} ({Grid.of(images[name]).describe()}) was resampled onto the grid of {names[0]} "
-            f"({Grid.of(reference).describe()})."
-            for name in names[1:]
-            if not Grid.of(images[name]).same_as(Grid.of(reference))
-        )
-        view, start = crop(reference, region) if region else (reference, (0, 0, 0))
-        self._check_field_of_view(Grid.of(view), region)
+        reference = images[next(channel.name for channel in self.channels if channel.name in images)]
+        whole = Grid.of(reference)
+        start, size = region.start_and_size(whole) if region else ((0, 0, 0), whole.size)
+        view = whole.part(start, size)
+        self._check_field_of_view(view, region)
 
-        x, y, z = self.card["spacing"]
-        grid = patient_grid(Grid.of(view), (x, y, z))
-        image = torch.from_numpy(to_model_grid(images, self.channels, grid))
-        maps = self._forward(image, lambda done, total: on_progress(0.1 + 0.7 * done / total))
-        placing = Placing(model_grid=grid, view=view, reference=reference, start=start)
-        probabilities = maps.probabilities.cpu().numpy()
+        times = [time.perf_counter()]
+        grid = self._grid(view)
+        image = to_model_grid(images, self.channels, grid)
+        box = body_box(image, self.window)
+        inside = (slice(None), *box)
+        image = np.ascontiguousarray(image[inside])
+        grid = grid.part([part.start for part in reversed(box)], image.shape[:0:-1])
+        on_progress(0.1)
+        times.append(time.perf_counter())
+        maps, notice = self._maps(image, reference, on_plan, lambda part: on_progress(0.1 + 0.7 * part))
+
+        times.append(time.perf_counter())
+        placing = Placing(model_grid=grid, reference=reference, start=tuple(start), size=tuple(size))
+        label = placing.label(maps.probabilities)
+        times.append(time.perf_counter())
         prediction = Prediction(
-            label=placing.label(probabilities),
-            attention_fine=placing.place(unit_range(maps.fine.cpu().numpy())),
-            attention_coarse=placing.place(unit_range(maps.coarse.cpu().numpy())),
-            uncertainty=placing.place(normalised_entropy(probabilities)),
-            notices=notices,
-            _probabilities=probabilities,
-            _placing=placing,
+            label=label,
+            notices=(*input_notices(images, self.card), *([notice] if notice else [])),
+            maps=maps,
+            image=image,
+            placing=placing,
+            explain=lambda: grad_cam(self.folder, self.card, image, device=self.device),
+            seconds=dict(zip(("resample", "network", "post_process"), np.diff(times).tolist(), strict=True)),
         )
         on_progress(1.0)
         return prediction
 
-    @torch.inference_mode()
-    def _forward(self, image: torch.Tensor, on_windows: Callable[[int, int], None]) -> WindowedMaps:
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=has_fast_bf16(self.device)):
-            return predict_windows(
-                self.network.forward_with_attention,
-                image.to(self.device),
-                window=self.card["image_size"],
-                on_windows=on_windows,
+    def _grid(self, view: Grid) -> Grid:
+        """The model's grid; a 2D model takes axial slices as they come."""
+        x, y, z = self.card["spacing"]
+        if len(self.card["image_size"]) == 2:
+            z = view.spacing[int(np.argmax(np.abs(view.direction[6:])))]
+        return patient_grid(view, (x, y, z))
+
+    def _maps(
+        self,
+        image: np.ndarray,
+        reference: sitk.Image,
+        on_plan: Callable[[MemoryPlan], None],
+        on_progress: OnProgress,
+    ) -> tuple[ModelMaps, str | None]:
+        rungs = self.runtime.rungs(self.window)
+        plans = [
+            plan_memory(
+                rung,
+                image=image.shape[1:],
+                channels=len(image),
+                classes=1 + len(self.card["labels"]),
+                reference=reference.GetSize(),
             )
+            for rung in rungs
+        ]
+        start = next((number for number, plan in enumerate(plans) if plan.fits()), len(plans) - 1)
+        on_plan(plans[start])
+
+        def attempt(rung: Rung) -> ModelMaps:
+            maps = predict_windows(
+                volumetric(rung.runtime, len(self.card["image_size"])),
+                rung.runtime.array(image),
+                window=rung.window,
+                batch=rung.batch,
+                on_windows=lambda done, total: on_progress(done / total),
+            )
+            arrays = {
+                name: values if isinstance(values, np.ndarray) else values.cpu().numpy()
+                for name, values in vars(maps).items()
+            }
+            return ModelMaps(**arrays)
+
+        return down_the_ladder(rungs, attempt, start=start)
 
     def _check_field_of_view(self, grid: Grid, region: Region | None) -> None:
         largest = self.card["field_of_view_mm"]
@@ -144,60 +240,6 @@ class Predictor:
             f"{self.card['region_hint']} The {subject} covers {extent} mm, the model knows up to {limit} mm "
             "(left-right, front-back, along the body): give a smaller --region-ras CX,CY,CZ,RX,RY,RZ."
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Placing:
-    """The way back from the model's grid to the reference, through the part of it that was computed.
-
-    Attributes:
-        model_grid: where the arrays lie.
-        view: the computed part of the reference.
-        reference: the whole.
-        start: index (x, y, z) of the view in the reference.
-    """
-
-    model_grid: Grid
-    view: sitk.Image
-    reference: sitk.Image
-    start: tuple[int, ...]
-
-    def place(self, values: np.ndarray, *, outside: float = 0.0) -> sitk.Image:
-        """An array ``(z, y, x)`` of the model's grid as a float32 image on the reference's, linearly interpolated."""
-        return self._whole(resample(self._image(values), Grid.of(self.view), background=outside), outside)
-
-    def label(self, probabilities: np.ndarray) -> sitk.Image:
-        """The most probable class per voxel of the reference, uint8, from ``(classes, z, y, x)``.
-
-        Probabilities are interpolated and compared, one class at a time, which gives smooth borders and never holds all
-        classes at full size.
-        """
-        grid = Grid.of(self.view)
-        best = np.array(voxels(resample(self._image(probabilities[0]), grid, background=1.0)))
-        label = np.zeros(best.shape, np.uint8)
-        for number, values in enumerate(probabilities[1:], start=1):
-            rival = voxels(resample(self._image(values), grid))
-            wins = rival > best
-            label[wins] = number
-            np.maximum(best, rival, out=best)
-        return self._whole(image_like(label, self.view), 0)
-
-    def _image(self, values: np.ndarray) -> sitk.Image:
-        image = sitk.GetImageFromArray(np.ascontiguousarray(values, dtype=np.float32))
-        image.SetOrigin(self.model_grid.origin)
-        image.SetSpacing(self.model_grid.spacing)
-        image.SetDirection(self.model_grid.direction)
-        return image
-
-    def _whole(self, view: sitk.Image, outside: float) -> sitk.Image:
-        if view.GetSize() == self.reference.GetSize():
-            whole = view
-        else:
-            whole = sitk.Image(self.reference.GetSize(), view.GetPixelID()) + outside
-            whole = sitk.Paste(whole, view, view.GetSize(), (0, 0, 0), self.start)
-        # Bit for bit the reference's geometry, not a rounding of it.
-        whole.CopyInformation(self.reference)
-        return whole
 
 
 def unit_range(values: np.ndarray) -> np.ndarray:

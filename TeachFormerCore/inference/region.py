@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-import SimpleITK as sitk
 
 from ..data.grid import Grid
 from ..errors import InputError
@@ -70,9 +69,3 @@ def parse_region(text: str) -> Region:
     except ValueError as error:
         raise InputError(f"The region '{text}' must be six numbers CX,CY,CZ,RX,RY,RZ in mm.") from error
     return Region.from_ras(numbers)
-
-
-def crop(image: sitk.Image, region: Region) -> tuple[sitk.Image, tuple[int, ...]]:
-    """The part of an image that covers the region, and the index of its first voxel."""
-    start, size = region.start_and_size(Grid.of(image))
-    return sitk.RegionOfInterest(image, list(size), list(start)), start

@@ -3,6 +3,7 @@
 import json
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import SimpleITK as sitk
 
@@ -10,33 +11,48 @@ from ..data.image import OutputFiles
 from .card import Card
 from .inputs import Inputs
 from .outputs import Outputs
-from .predictor import Prediction
+from .seg_nrrd import as_segmentation, is_segmentation_file
 from .statistics import statistics
 
+if TYPE_CHECKING:
+    from .predictor import Prediction
 
-def write_results(files: OutputFiles, prediction: Prediction, outputs: Outputs, *, inputs: Inputs, card: Card) -> None:
-    """Writes every wanted result; the files appear when ``files`` is left."""
-    files.write_image(prediction.label, outputs.label)
-    for image, path in (
-        (prediction.attention_fine, outputs.attention_fine),
-        (prediction.attention_coarse, outputs.attention_coarse),
-        (prediction.uncertainty, outputs.uncertainty),
-    ):
-        if path:
-            files.write_image(image, path)
+
+MAPS = ("attention_fine", "attention_coarse", "attention_gradcam")
+
+
+def write_results(
+    files: OutputFiles, prediction: "Prediction", outputs: Outputs, *, inputs: Inputs, card: Card
+) -> dict[str, Any]:
+    """Writes every wanted result; the files appear when ``files`` is left.
+
+    Returns:
+        The content of ``statistics.json``; empty if that is not wanted.
+    """
+    label = as_segmentation(prediction.label, card) if is_segmentation_file(outputs.label) else prediction.label
+    files.write_image(label, outputs.label)
+    # A map is computed when it is asked for, and only one is in memory at a time.
+    for name in MAPS:
+        if path := getattr(outputs, name):
+            files.write_image(getattr(prediction, name), path)
     if outputs.probabilities:
         files.write_image(sitk.Compose(prediction.probabilities), outputs.probabilities)
-    if outputs.statistics:
-        figures = statistics(
-            prediction.label,
-            inputs.images,
-            card,
-            uncertainty=prediction.uncertainty,
-            notices=prediction.notices,
-            pet_units=inputs.pet_units,
-            reference=inputs.reference,
-        )
-        files.write_text(json.dumps(figures, indent=1, allow_nan=False) + "\n", outputs.statistics)
+    uncertainty = prediction.uncertainty if outputs.uncertainty or outputs.statistics else None
+    if outputs.uncertainty and uncertainty:
+        files.write_image(uncertainty, outputs.uncertainty)
+    if not outputs.statistics:
+        return {}
+    figures = statistics(
+        prediction.label,
+        inputs.images,
+        card,
+        uncertainty=uncertainty,
+        notices=prediction.notices,
+        pet_units=inputs.pet_units,
+        reference=inputs.reference,
+    )
+    files.write_text(json.dumps(figures, indent=1, allow_nan=False) + "\n", outputs.statistics)
+    return figures
 
 
 class CancellableFiles(OutputFiles):

@@ -64,7 +64,7 @@ print([name for name in ("slicer", "qt", "ctk", "vtk") if name in sys.modules])
 """
     assert run_python(code).stdout.strip() == "[]"
     listing = cli("--help").stdout
-    for command in ("segment", "evaluate", "models", "demo", "data", "networks", "train", "export"):
+    for command in ("segment", "batch", "evaluate", "models", "demo", "data", "networks", "train", "export"):
         assert f"\n  {command} " in listing
         assert cli(command, "--help").returncode == 0
 
@@ -121,7 +121,9 @@ def test_segment_writes_everything_on_the_references_grid(
 ) -> None:
     outputs = {
         flag: tmp_path / f"{flag} ö.nii.gz"
-        for flag in ("output", "attention-fine", "attention-coarse", "uncertainty", "probabilities")
+        for flag in (
+            *("output", "attention-fine", "attention-coarse", "attention-gradcam", "uncertainty", "probabilities"),
+        )
     }
     flags = [word for flag, path in outputs.items() for word in (f"--{flag}", path)]
     result = segment(cli, tiny_model, phantom, *flags, "--statistics", tmp_path / "s.json")
@@ -140,6 +142,40 @@ def test_segment_writes_everything_on_the_references_grid(
     assert set(figures) == {"reference", "notices", "pet_units", "labels"}
     assert figures["labels"][0]["voxels"] == int((mask == 1).sum())
     assert sitk.ReadImage(str(outputs["probabilities"])).GetNumberOfComponentsPerPixel() == 2
+    for flag in ("attention-fine", "attention-coarse", "attention-gradcam", "uncertainty"):
+        values = sitk.GetArrayFromImage(sitk.ReadImage(str(outputs[flag])))
+        assert values.min() >= 0
+        assert 0 < values.max() <= 1
+
+
+def test_a_segmentation_file_holds_the_same_mask_and_its_names(tiny_model: Path, phantom: Path, tmp_path: Path) -> None:
+    from TeachFormerCore.commands import main
+
+    inputs = [
+        "--model",
+        str(tiny_model),
+        "--input",
+        f"CT={phantom / 'ct.nii.gz'}",
+        "--input",
+        f"PET={phantom / 'pet.nii.gz'}",
+    ]
+    for name in ("mask.nii.gz", "mask.seg.nrrd"):
+        assert main(["segment", *inputs, "--output", str(tmp_path / name)]) == 0
+    plain, named = (sitk.ReadImage(str(tmp_path / name)) for name in ("mask.nii.gz", "mask.seg.nrrd"))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(named), sitk.GetArrayFromImage(plain))
+    assert named.GetMetaData("Segment0_Name") == "GTV"
+
+
+def test_a_broken_model_does_not_hide_the_others(tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from TeachFormerCore.commands import main
+    from TeachFormerCore.inference.model_import import import_model
+
+    folder = import_model(tiny_model)
+    (folder / "model.json").write_text("{", encoding="utf-8")
+    assert main(["models", "list", "--json"]) == 1
+    said = capsys.readouterr()
+    assert [card["name"] for card in json.loads(said.out)] == ["sts_ct_pet"]
+    assert "could not be read as JSON" in said.err
 
 
 def test_segment_needs_only_torch_numpy_simpleitk_and_safetensors(
@@ -184,6 +220,15 @@ BAD_CALLS = {
     "output folder missing": (["--output", "{out}/none/mask.nii.gz"], "does not exist"),
     "output is an input": (["--output", "{ct}"], "also an input"),
     "two outputs are one": (["--output", "{out}/a.nii.gz", "--uncertainty", "{out}/a.nii.gz"], "another output"),
+    "larger than the model knows": (
+        ["--input", "CT={far_ct}", "--input", "PET={far_pet}"],
+        "place a box. The image covers",
+    ),
+    "region larger than the model knows": (
+        ["--input", "CT={far_ct}", "--input", "PET={far_pet}", "--region-ras", "96,22,640,150,60,60"],
+        "The region covers",
+    ),
+    "map named as a segmentation": (["--uncertainty", "{out}/u.seg.nrrd"], "which only the mask is"),
     "unknown device": (["--device", "abacus"], "device"),
     "unknown runtime": (["--runtime", "magic"], "runtime"),
 }
@@ -203,6 +248,12 @@ def bad_files(phantom: Path) -> dict[str, str]:
         image.CopyInformation(pet)
         return image
 
+    def far(image: sitk.Image) -> sitk.Image:
+        """The same voxels, four times as large."""
+        large = sitk.Image(image)
+        large.SetSpacing([4 * mm for mm in image.GetSpacing()])
+        return large
+
     images = {
         "bqml": like(array * 5000),
         "nan": like(holes),
@@ -210,6 +261,8 @@ def bad_files(phantom: Path) -> dict[str, str]:
         "four": sitk.JoinSeries([pet, pet]),
         "two": pet[:, :, 5],
         "away": away,
+        "far_ct": far(sitk.ReadImage(str(phantom / "ct.nii.gz"))),
+        "far_pet": far(pet),
     }
     for name, image in images.items():
         sitk.WriteImage(image, str(phantom / f"{name}.nii.gz"))

@@ -9,7 +9,7 @@ import SimpleITK as sitk
 
 from TeachFormerCore.data.channels import default_normalisation
 from TeachFormerCore.errors import InputError
-from TeachFormerCore.inference.inputs import check_inputs, match_inputs, read_inputs
+from TeachFormerCore.inference.inputs import check_inputs, input_notices, match_inputs, read_inputs
 
 RANGES = {"CT": (-1000, 500), "PET": (0, 12), "MR": (0, 900)}
 
@@ -22,7 +22,7 @@ def card(*names, optional=()):
         channels.append(
             {"name": name, "modality": modality, "normalisation": normalisation, "optional": name in optional}
         )
-    return {"name": "sts", "channels": channels}
+    return {"name": "sts", "channels": channels, "image_size": [32, 32, 32]}
 
 
 def volume(modality, *, scale=1.0, origin=(0.0, 0.0, 0.0)):
@@ -174,3 +174,21 @@ def test_fields_of_view_must_share_space(files, tmp_path):
     assert str(far) in str(caught.value)
     assert str(files["CT"]) in str(caught.value)
     check_inputs({"CT": volume("CT"), "PET": volume("PET", origin=(11.0, 0.0, 0.0))}, card("CT", "PET"))
+
+
+def test_a_missing_optional_channel_is_said(files):
+    known = card("CT", "PET", optional=["PET"])
+    inputs = read_inputs([f"CT={files['CT']}"], known)
+    assert input_notices(inputs.images, known) == ["PET was not given: the model saw an empty image in its place."]
+    known = card("PET", "CT", optional=["PET"])  # the reference is then the next one
+    inputs = read_inputs([f"CT={files['CT']}"], known)
+    assert inputs.reference == str(files["CT"])
+    assert len(input_notices(inputs.images, known)) == 1
+    with pytest.raises(InputError, match="No image is given for CT"):
+        read_inputs([f"PET={files['PET']}"], known)
+
+
+def test_channels_on_one_grid_leave_no_notice(files):
+    known = card("CT", "PET")
+    inputs = read_inputs([f"CT={files['CT']}", f"PET={files['PET']}"], known)
+    assert input_notices(inputs.images, known) == []

@@ -26,8 +26,8 @@ def by_threshold(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch
 
 @pytest.fixture
 def predictor(tiny_model: Path) -> Predictor:
-    made = Predictor(tiny_model, device="cpu")
-    made.network.forward_with_attention = by_threshold  # type: ignore[method-assign]
+    made = Predictor(tiny_model, device="cpu", runtime="torch")
+    made.runtime.network.forward_with_attention = by_threshold
     made.card["spacing"] = [2.0, 2.0, 2.0]
     return made
 

@@ -1,0 +1,296 @@
+"""``teachformer bench``: time and memory, end to end and by stage, of every runtime here, and of the plain way.
+
+Each row is measured in a process of its own, one after the other, on the same case and weights; the ratio to the plain
+way is the figure, seconds belong to the machine.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+MEASURED = "--measure"  # what this program says to itself
+COLUMNS = ("open", "read", "resample", "network", "post_process", "write", "total", "processor_seconds")
+# How many times as fast as the plain way, by the clock and by the processor's seconds.
+RATIOS = {"times_as_fast": "total", "times_as_fast_by_processor": "processor_seconds"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What to measure, how often, and where to write it."""
+    parser.add_argument("--model", metavar="M", help="name or folder of a model (default: the shipped student)")
+    parser.add_argument(
+        "--untrained",
+        metavar="NETWORK",
+        help="also this network with random weights, CT + PET, in windows of --size: e.g. h_denseformer_light",
+    )
+    parser.add_argument("--size", type=int, default=144, help="voxels of the case along an axis (default 144)")
+    parser.add_argument("--repeats", type=int, default=3, help="runs, of which the median is told (default 3)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N, mps or intel:N")
+    parser.add_argument("--json", action="store_true", help="print an object instead of a table")
+    parser.add_argument("--output", type=Path, metavar="FILE.md", help="also write the tables as a page")
+    parser.add_argument(MEASURED, metavar="JSON", help=argparse.SUPPRESS)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measures every row and prints the tables."""
+    if arguments.measure:
+        return _child(json.loads(arguments.measure))
+    from ..data.image import check_folder
+    from ..errors import InputError
+    from ..inference.model_folder import find_model
+
+    if arguments.size < 16 or arguments.repeats < 1:
+        raise InputError("--size must be at least 16 and --repeats at least 1.")
+    if arguments.output:
+        check_folder(arguments.output)
+    with tempfile.TemporaryDirectory(prefix="teachformer-bench-") as scratch:
+        models = [with_graphs(find_model(arguments.model), Path(scratch) / "trained")]
+        if arguments.untrained:
+            plain = untrained(arguments.untrained, arguments.size, Path(scratch) / "untrained")
+            models.append(with_graphs(plain, Path(scratch) / "untrained_graphs"))
+        told = {**_machine(), "models": [bench(model, arguments, Path(scratch)) for model in models]}
+    if arguments.output:
+        from ..data.image import OutputFiles
+
+        with OutputFiles() as files:
+            files.write_text(as_page(told), arguments.output)
+    print(json.dumps(told, indent=1, allow_nan=False) if arguments.json else as_page(told))
+    return 0
+
+
+def bench(model: Path, arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
+    """{model, version, size, plan, rows, refused, cold} of one model folder."""
+    from ..data.image import read_image, voxels
+    from ..inference.benchmark import PLAIN, write_case
+    from ..inference.model_folder import read_card
+    from ..inference.runtimes import candidates
+    from ..inference.runtimes.agreement import lowest_dice
+    from ..progress import Progress
+
+    card = read_card(model)
+    folder = scratch / f"case_{model.name}"
+    folder.mkdir()
+    pairs = [f"{name}={file}" for name, file in write_case(card, arguments.size, folder).items()]
+    # The one that the others are measured against comes last, see runtimes.candidates.
+    ways = sorted(candidates(card, device=arguments.device), key=lambda one: one.is_the_measure)
+    rows: list[dict[str, Any]] = []
+    refused: list[str] = []
+    masks: dict[str, Any] = {}
+    with Progress(len(ways) + 2, f"measuring {card['name']}") as progress:
+        for way in [None, *ways]:
+            named = PLAIN if way is None else str(way)
+            mask = folder / f"{len(masks)}.nii.gz"
+            candidate = dict(vars(way)) if way else None
+            task = {"candidate": candidate, "model": str(model), "pairs": pairs, "output": str(mask)}
+            row = _in_a_process({**task, "repeats": arguments.repeats})
+            progress.advance()
+            if "refused" in row:
+                refused.append(f"{named}: {row['refused']}")
+                continue
+            masks[named] = voxels(read_image(mask))
+            measure = way is not None and way.is_the_measure
+            rows.append({"way": named, "is_the_measure": measure, **row})
+        cold = _cold(model, pairs, folder / "cold.nii.gz")
+        progress.advance()
+    reference = next((masks[row["way"]] for row in rows if row.pop("is_the_measure") and row["way"] in masks), None)
+    plain = next((row for row in rows if row["way"] == PLAIN), None)
+    for row in rows:
+        row["dice_to_torch_fp32"] = None if reference is None else lowest_dice(masks[row["way"]], reference)
+        for name, column in RATIOS.items():
+            row[name] = plain[column] / row[column] if plain else None
+    size = list(read_image(Path(pairs[0].partition("=")[2])).GetSize())
+    described = {"model": card["name"], "version": card["version"], "description": card["description"]}
+    return {
+        **described,
+        "image_size": card["image_size"],
+        "case_size": size,
+        "rows": rows,
+        "refused": refused,
+        "cold": cold,
+    }
+
+
+def with_graphs(model: Path, folder: Path) -> Path:
+    """The model folder with graphs for what is installed here: itself, or a copy of it."""
+    import importlib.util
+
+    from ..inference.model_folder import WEIGHTS_FILE, read_card, write_model
+    from ..inference.runtimes import onnx_runtime, openvino_runtime
+
+    card = read_card(model)
+    wanted = {"openvino": ("openvino", openvino_runtime.GRAPH), "onnx": ("onnx", onnx_runtime.GRAPH)}
+    missing = [
+        name
+        for name, (package, graph) in wanted.items()
+        if graph not in card["files"] and importlib.util.find_spec(package) and importlib.util.find_spec("torch")
+    ]
+    if not missing:
+        return model
+    from ..inference.graphs import write_graphs
+
+    with tempfile.TemporaryDirectory() as scratch:
+        graphs = write_graphs(model, card, missing, Path(scratch))
+        there = {name: model / name for name in card["files"] if name != WEIGHTS_FILE}
+        write_model(folder, card, model / WEIGHTS_FILE, more={**there, **graphs})
+    return folder
+
+
+def untrained(network: str, size: int, folder: Path) -> Path:
+    """A model folder of a network with random weights, CT + PET at 3 mm, in windows of ``size``."""
+    import torch
+    from safetensors.torch import save_file
+
+    from ..data.channels import default_normalisation
+    from ..errors import InputError
+    from ..inference.card import SCHEMA_VERSION
+    from ..inference.model_folder import write_model
+    from ..networks import build_network
+
+    torch.manual_seed(0)
+    try:
+        built = build_network(network, in_channels=2, out_channels=2, image_size=(size,) * 3)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    channels = [
+        {"name": name, "modality": name, "normalisation": default_normalisation(name), "optional": False}
+        for name in ("CT", "PET")
+    ]
+    card = {
+        "schema_version": SCHEMA_VERSION,
+        "name": f"{network}_{size}",
+        "version": "untrained",
+        "description": f"{network} with random weights, windows of {size} voxels along each axis",
+        "network": {"name": network, "arguments": {}},
+        "channels": channels,
+        "labels": [{"value": 1, "name": "lesion", "color": [230, 85, 13], "terminology": None}],
+        "spacing": [3.0, 3.0, 3.0],
+        "image_size": [size] * 3,
+        "field_of_view_mm": None,
+        "needs_region": False,
+        "region_hint": "",
+        "teachers": [],
+        "training": {},
+        "accuracy": {},
+        "seconds": {},
+        "intended_use": "Timing.",
+        "files": {},
+    }
+    with tempfile.TemporaryDirectory() as scratch:
+        save_file(built.state_dict(), Path(scratch) / "weights")
+        write_model(folder, card, Path(scratch) / "weights")
+    return folder
+
+
+def as_page(told: dict[str, Any]) -> str:
+    """The page: a table per model, Markdown."""
+    lines = [
+        "# Speed and memory, measured",
+        "",
+        f"Made by `teachformer bench` on {told['date']}: {told['processor']}; {told['threads']} threads; "
+        + ", ".join(f"{name} {version}" for name, version in told["versions"].items() if version)
+        + ". Each row is a process of its own, medians of several runs in seconds; *processor* are the seconds of all "
+        "cores together, which other programs disturb less. *plain* is PyTorch in float32, MONAI's sliding windows "
+        "with half overlap and Gaussian weights, and every class resampled to full size. Ratios are what carries over "
+        "to other machines.",
+    ]
+    for model in told["models"]:
+        window, case = (" x ".join(map(str, model[key])) for key in ("image_size", "case_size"))
+        lines += [
+            "",
+            f"## {model['model']} {model['version']}",
+            "",
+            f"{model['description']}. Case of {case} voxels at the model's spacing, windows of {window} (z, y, x).",
+            "",
+            "| way | open | read | resample | network | post-process | write | total | processor | peak memory | "
+            "Dice to torch fp32 | times as fast | by processor |",
+            "|---|" + 12 * "---:|",
+        ]
+        for row in model["rows"]:
+            cells = [f"{row[column]:.2f}" for column in COLUMNS]
+            cells += [
+                "-" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 1e9:.2f} GB",
+                "-" if row["dice_to_torch_fp32"] is None else f"{row['dice_to_torch_fp32']:.4f}",
+                *("-" if row[name] is None else f"{row[name]:.1f}" for name in RATIOS),
+            ]
+            lines.append(f"| {' | '.join([row['way'], *cells])} |")
+        cold = model["cold"]
+        lines += [
+            "",
+            f"From the start of a process to the written mask (`teachformer segment`, {cold['runtime']}, the second "
+            f"time): {cold['seconds']:.1f} s, {cold['processor_seconds']:.1f} s of processor.",
+        ]
+        if model["refused"]:
+            lines += ["", "Not measured: " + "; ".join(model["refused"])]
+    return "\n".join(lines) + "\n"
+
+
+def _machine() -> dict[str, Any]:
+    import datetime
+    import platform
+    from importlib import metadata
+
+    from .. import __version__
+    from ..devices import cpu_name, usable_cores
+
+    versions: dict[str, str | None] = {"TeachFormer": __version__, "Python": platform.python_version()}
+    for package in ("torch", "openvino", "onnxruntime", "monai", "numpy", "SimpleITK"):
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = None
+    threads = int(os.environ.get("OMP_NUM_THREADS") or usable_cores())
+    date = datetime.date.today().isoformat()
+    return {"date": date, "processor": cpu_name(), "threads": threads, "versions": versions}
+
+
+def _in_a_process(task: dict[str, Any]) -> dict[str, Any]:
+    """The measurement of one row, or {refused: why}."""
+    from ..errors import TeachFormerError
+
+    command = [sys.executable, "-m", "TeachFormerCore", "bench", MEASURED, json.dumps(task)]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", env=_environment())
+    if done.returncode:
+        raise TeachFormerError(f"A measurement failed: {done.stderr.strip()[-500:]}")
+    return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
+
+
+def _child(task: dict[str, Any]) -> int:
+    from ..errors import MissingDependencyError
+    from ..inference.benchmark import measure
+    from ..inference.runtimes import Candidate
+    from ..inference.runtimes.interface import UnsuitableError
+
+    candidate = Candidate(**task["candidate"]) if task["candidate"] else None
+    try:
+        row = measure(candidate, Path(task["model"]), task["pairs"], Path(task["output"]), task["repeats"])
+    except (UnsuitableError, MissingDependencyError) as error:
+        row = {"refused": str(error)}
+    print(json.dumps(row))
+    return 0
+
+
+def _cold(model: Path, pairs: list[str], output: Path) -> dict[str, Any]:
+    """{runtime, seconds, processor_seconds} of a whole process, what the first one remembers being there."""
+    from ..errors import TeachFormerError
+
+    command = [sys.executable, "-m", "TeachFormerCore", "segment", "--model", str(model), "--output", str(output)]
+    command += [word for pair in pairs for word in ("--input", pair)]
+    for _ in range(2):
+        before, start = sum(os.times()[2:4]), time.perf_counter()
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", env=_environment())
+        seconds, processor = time.perf_counter() - start, sum(os.times()[2:4]) - before
+        if done.returncode:
+            raise TeachFormerError(f"'teachformer segment' failed: {done.stderr.strip()[-500:]}")
+    runtime = done.stdout.strip().rpartition("(")[2].rstrip(")")
+    return {"runtime": runtime, "seconds": seconds, "processor_seconds": processor}
+
+
+def _environment() -> dict[str, str]:
+    """This process's, with the package importable whatever the current folder is."""
+    root = str(Path(__file__).parents[2])
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))}

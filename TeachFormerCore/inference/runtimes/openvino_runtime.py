@@ -1,0 +1,102 @@
+"""OpenVINO: the fastest on processors; needs the graph in the model folder, and no PyTorch."""
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...errors import missing_dependency
+from ...paths import user_cache_folder
+from ..card import Card
+from .interface import Rung, UnsuitableError, graph_rungs
+
+GRAPH = "openvino/model.xml"
+# About this many maps of the size of the finest one at a time (S1: 4 in float32).
+MAPS_AT_ONCE = 6
+HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+CAPABILITIES = {"fp32": "FP32", "bf16": "BF16", "fp16": "FP16"}
+
+
+def import_openvino() -> Any:
+    """The package, without its telemetry, which would report to its makers.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # an import of it fails now
+    try:
+        import openvino
+    except ImportError as error:
+        raise missing_dependency("openvino", extra="openvino", purpose="compute with OpenVINO") from error
+    return openvino
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenVINORuntime:
+    """A compiled graph; see `Runtime`."""
+
+    request: Any
+    device: str
+    precision: str
+    bytes_per_voxel: int
+    name: str = "openvino"
+
+    def array(self, image: np.ndarray) -> np.ndarray:
+        """The image itself."""
+        return image
+
+    def __call__(self, windows: np.ndarray) -> tuple[Any, Any, Any]:
+        """Logits, coarse P and fine Q, valid until the next call."""
+        self.request.infer({0: windows}, share_inputs=True)
+        logits, coarse, fine = (self.request.get_output_tensor(number).data for number in range(3))
+        return logits, coarse, fine
+
+    def rungs(self, window: tuple[int, ...]) -> list[Rung]:
+        """Several windows at a time, or one."""
+        return graph_rungs(self, window)
+
+
+def open_runtime(folder: Path, card: Card, device: str, precision: str) -> OpenVINORuntime:
+    """The graph of a model folder, compiled for ``cpu`` or an Intel GPU (``intel``, ``intel:N``).
+
+    What was compiled is kept in the user's cache folder, which makes the next start a second shorter.
+
+    Raises:
+        UnsuitableError: the folder has no such graph, or the device is not one of OpenVINO's or lacks the precision.
+        MissingDependencyError: OpenVINO is not installed.
+    """
+    if GRAPH not in card["files"]:
+        raise UnsuitableError(f"The model {folder} has no OpenVINO graph: export it with --runtime openvino.")
+    openvino = import_openvino()
+    core = openvino.Core()
+    kind, _, number = device.partition(":")
+    place = {"cpu": "CPU", "intel": f"GPU.{number or 0}"}.get(kind)
+    offered = core.available_devices
+    if place is None or not (place in offered or (place == "GPU.0" and "GPU" in offered)):
+        raise UnsuitableError(f"OpenVINO does not offer {device} here, only {', '.join(offered)}.")
+    if CAPABILITIES[precision] not in core.get_property(place, "OPTIMIZATION_CAPABILITIES"):
+        raise UnsuitableError(f"{device} has no native {precision}.")
+    settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": HINTS[precision], "PERFORMANCE_HINT": "LATENCY"}
+    if place == "CPU" and (threads := os.environ.get("OMP_NUM_THREADS")):
+        settings["INFERENCE_NUM_THREADS"] = int(threads)  # else one per physical core
+    compiled = _compile(core, folder / GRAPH, place, settings)
+    channels = compiled.outputs[2].get_partial_shape()[1].get_length()
+    bytes_of_value = 2 if precision != "fp32" else 4
+    return OpenVINORuntime(
+        request=compiled.create_infer_request(),
+        device=device,
+        precision=precision,
+        bytes_per_voxel=MAPS_AT_ONCE * channels * bytes_of_value,
+    )
+
+
+def _compile(core: Any, graph: Path, place: str, settings: dict[str, Any]) -> Any:
+    cache = user_cache_folder() / "openvino"
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        return core.compile_model(str(graph), place, {**settings, "CACHE_DIR": str(cache)})
+    except (OSError, RuntimeError):  # a folder that cannot be written, or a cache that was damaged
+        return core.compile_model(str(graph), place, settings)

@@ -1,0 +1,110 @@
+"""``teachformer bench``: the case it makes, the rows it measures, the page it writes."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from TeachFormerCore.commands.bench import as_page
+from TeachFormerCore.data.image import voxels
+from TeachFormerCore.inference.benchmark import STAGES, measure, write_case
+from TeachFormerCore.inference.inputs import read_inputs
+from TeachFormerCore.inference.model_folder import read_card
+from TeachFormerCore.inference.runtimes import Candidate, agreement
+
+TORCH = Candidate(name="torch", device="cpu", precision="fp32", expected_seconds=1.0)
+
+
+def test_the_case_fills_the_grid_up_to_the_field_of_view(tiny_model: Path, tmp_path: Path) -> None:
+    card = read_card(tiny_model) | {"field_of_view_mm": [200.0, 120.0, 200.0]}
+    files = write_case(card, 40, tmp_path)
+    images = read_inputs([f"{name}={file}" for name, file in files.items()], card).images
+    for image in images.values():
+        assert image.GetSize() == (40, 30, 40)
+        assert image.GetSpacing() == (4.0, 4.0, 4.0)
+    ct = voxels(images["CT"])
+    assert images["CT"].GetPixelID() == sitk.sitkInt16
+    outer = np.concatenate([ct[0].ravel(), ct[-1].ravel()])
+    assert (outer > -200).mean() > 0.2  # mirrored, not padded with air
+
+
+def test_a_measurement_has_every_stage_and_the_mask(tiny_model: Path, tmp_path: Path) -> None:
+    card = read_card(tiny_model)
+    pairs = [f"{name}={file}" for name, file in write_case(card, 32, tmp_path).items()]
+    row = measure(TORCH, tiny_model, pairs, tmp_path / "mask.nii.gz", 2)
+    assert all(row[stage] >= 0 for stage in (*STAGES, "open", "total", "processor_seconds"))
+    assert row["network"] > 0
+    assert row["total"] >= max(row[stage] for stage in STAGES)
+    assert sitk.ReadImage(str(tmp_path / "mask.nii.gz")).GetSize() == (32, 32, 32)
+    key = agreement.memory_key(card, name="torch", device="cpu", precision="fp32")
+    known = agreement.remembered(key)
+    assert known
+    assert known.dice == 1.0
+
+
+def test_the_page_tells_ratios_and_what_was_not_measured() -> None:
+    row = {**dict.fromkeys(("open", *STAGES, "processor_seconds"), 0.5), "total": 2.0, "peak_bytes": 1_500_000_000}
+    told = {
+        "date": "2030-01-01",
+        "processor": "A processor, 2 cores",
+        "threads": 2,
+        "versions": {"torch": "9", "monai": None},
+        "models": [
+            {
+                "model": "m",
+                "version": "1",
+                "description": "about",
+                "image_size": [32, 32, 32],
+                "case_size": [40, 40, 40],
+                "rows": [
+                    row
+                    | {
+                        "way": "plain",
+                        "dice_to_torch_fp32": None,
+                        "times_as_fast": 1.0,
+                        "times_as_fast_by_processor": 1.0,
+                    },
+                    row
+                    | {
+                        "way": "torch bf16 on cpu",
+                        "dice_to_torch_fp32": 0.9995,
+                        "times_as_fast": 3.25,
+                        "times_as_fast_by_processor": 4.0,
+                    },
+                ],
+                "refused": ["onnx fp32 on cpu: it is not installed."],
+                "cold": {"runtime": "torch bf16", "seconds": 3.0, "processor_seconds": 2.5},
+            }
+        ],
+    }
+    page = as_page(told)
+    assert "monai" not in page
+    assert (
+        "| torch bf16 on cpu | 0.50 | 0.50 | 0.50 | 0.50 | 0.50 | 0.50 | 2.00 | 0.50 | 1.50 GB | 0.9995 | 3.2 | 4.0 |"
+        in page
+    )
+    assert "Not measured: onnx fp32 on cpu: it is not installed." in page
+
+
+@pytest.mark.full
+def test_the_command_measures_every_runtime_and_writes_the_page(cli, tiny_model: Path, tmp_path: Path) -> None:
+    page = tmp_path / "PERFORMANCE.md"
+    done = cli(
+        "bench", "--model", tiny_model, "--size", 32, "--repeats", 1, "--device", "cpu", "--output", page, "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    ways = {row["way"]: row for row in told["models"][0]["rows"]}
+    assert {"plain", "openvino fp32 on cpu", "onnx fp32 on cpu", "torch fp32 on cpu"} <= set(ways)
+    assert ways["torch fp32 on cpu"]["dice_to_torch_fp32"] == 1.0
+    assert ways["plain"]["times_as_fast"] == 1.0
+    assert told["models"][0]["cold"]["seconds"] > 0
+    assert page.read_text(encoding="utf-8").startswith("# Speed and memory, measured")
+
+
+def test_wrong_numbers_are_refused(cli) -> None:
+    done = cli("bench", "--size", 3)
+    assert done.returncode == 2
+    assert "--size must be at least 16" in done.stderr

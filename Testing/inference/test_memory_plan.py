@@ -1,0 +1,112 @@
+"""The plan of a case's memory: by hand for one rung, and against what a process really took."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from TeachFormerCore.devices import available_devices, free_memory
+from TeachFormerCore.inference import memory_plan
+from TeachFormerCore.inference.memory_plan import plan_memory
+from TeachFormerCore.inference.runtimes.interface import Rung
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+class Runtime:
+    """As much of one as a plan asks for."""
+
+    def __init__(self, device: str) -> None:
+        self.device, self.bytes_per_voxel = device, 100
+
+
+def rung(device: str, keeps: str, batch: int = 1) -> Rung:
+    return Rung(words="", runtime=Runtime(device), window=(10, 10, 10), batch=batch, keeps=keeps)
+
+
+def plan(one: Rung, image: tuple[int, ...] = (20, 10, 10)) -> memory_plan.MemoryPlan:
+    return plan_memory(one, image=image, channels=2, classes=3, reference=(100, 100, 10))
+
+
+def test_by_hand() -> None:
+    made = plan(rung("cpu", "cpu", batch=2))
+    assert made.network == 2 * 1000 * 100
+    # 7 maps (2 channels, 3 classes, 2 of attention) of 2000 voxels, their weights, and twice those of 2 windows
+    assert made.blending == 4 * (2000 * 7 + 2000 + 2 * 2000 * 7)
+    assert made.results == 9 * 100_000
+    assert made.needs() == {"cpu": max(made.network + made.blending, made.results + made.blending)}
+
+
+def test_an_image_smaller_than_the_window_counts_as_the_window() -> None:
+    assert plan(rung("cpu", "cpu"), (5, 5, 5)).blending == 4 * 3 * 1000 * 7
+
+
+def test_a_gpu_and_the_cpu_are_counted_apart() -> None:
+    there, here = plan(rung("cuda:0", "cuda:0")), plan(rung("cuda:0", "cpu"))
+    assert there.needs()["cuda:0"] == there.network + there.blending
+    assert here.needs()["cuda:0"] == here.network
+    assert str(there).startswith("needs about ")
+    assert " on cuda:0" in str(there)
+
+
+def test_it_fits_with_a_tenth_to_spare(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = plan(rung("cpu", "cpu"))
+    needed = made.needs()["cpu"]
+    for free, fits in ((needed, False), (int(needed / 0.89), True), (None, True)):
+        monkeypatch.setattr(memory_plan, "free_memory", lambda device, free=free: free)
+        assert made.fits() is fits
+
+
+def test_this_machine_s_devices_are_named_with_their_memory() -> None:
+    devices = available_devices()
+    assert devices[-1].name == "cpu"
+    assert "core" in devices[-1].description
+    free = free_memory("cpu")
+    assert free is None or 2**20 < free < 2**50
+
+
+LARGE_CT = """
+import json, resource, sys
+import numpy as np, SimpleITK as sitk
+from TeachFormerCore.inference.predictor import Predictor
+body = np.zeros((600, 512, 512), np.int16)
+body -= 1000
+body[:, 100:420, 80:440] = 40
+body[280:320, 200:260, 200:260] = 120
+ct = sitk.GetImageFromArray(body)
+del body
+ct.SetSpacing((0.8, 0.8, 1.0))
+plans = []
+prediction = Predictor(sys.argv[1], device="cpu", runtime="torch").run({"CT": ct}, on_plan=plans.append)
+size = prediction.label.GetSize()
+for name in ("uncertainty", "attention_fine"):
+    image = getattr(prediction, name)
+    del image
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+print(json.dumps({"size": size, "peak": peak, "needs": plans[0].needs()["cpu"]}))
+"""
+
+
+@pytest.mark.full
+@pytest.mark.skipif(sys.platform == "win32", reason="the peak memory of a process is asked of resource")
+def test_a_large_ct_takes_at_most_4_gb(tiny_model: Path) -> None:
+    """512 x 512 x 600 voxels: mask, uncertainty and attention, with what Python and PyTorch take."""
+    card = json.loads((tiny_model / "model.json").read_text(encoding="utf-8"))
+    card |= {"field_of_view_mm": None, "channels": [card["channels"][0], card["channels"][1] | {"optional": True}]}
+    (tiny_model / "model.json").write_text(json.dumps(card), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-c", LARGE_CT, tiny_model],
+        capture_output=True,
+        encoding="utf-8",
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["size"] == [512, 512, 600]
+    assert told["peak"] <= 4e9
+    # The plan leaves out the images and the program.
+    assert told["needs"] <= told["peak"] <= told["needs"] + 2e9
