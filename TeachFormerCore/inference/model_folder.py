@@ -80,7 +80,7 @@ def load_network(folder: Path, card: Card) -> "SegmentationNetwork":
         InputError: the card names no known network, or the weights do not fit it.
     """
     import torch
-    from safetensors.torch import load_file
+    from safetensors.numpy import load_file  # older safetensors.torch need the package 'packaging' too
 
     from ..networks import build_network
 
@@ -95,7 +95,7 @@ def load_network(folder: Path, card: Card) -> "SegmentationNetwork":
         )
 
     try:
-        weights = load_file(folder / WEIGHTS_FILE)
+        weights = {name: torch.from_numpy(array) for name, array in load_file(folder / WEIGHTS_FILE).items()}
         # Over shapes alone first: a card must not make a network of any size but that of its weights.
         with torch.device("meta"):
             build().load_state_dict(weights, strict=True, assign=True)
