@@ -33,7 +33,7 @@ def write_case(card: Card, size: int, folder: Path) -> dict[str, Path]:
     """Images of a model's channels on its grid, ``size`` voxels along each axis or what its field of view allows."""
     phantom = thigh_phantom()
     spacing = np.array(card["spacing"])
-    limit = np.array(card["field_of_view_mm"] or [np.inf] * 3) // spacing
+    limit = np.floor(np.array(card["field_of_view_mm"] or [np.inf] * 3) / spacing)
     target = np.minimum(size, limit).astype(int)[::-1]
     files = {}
     for channel in card_channels(card):

@@ -30,6 +30,11 @@ def test_the_case_fills_the_grid_up_to_the_field_of_view(tiny_model: Path, tmp_p
     assert (outer > -200).mean() > 0.2  # mirrored, not padded with air
 
 
+def test_a_model_without_a_field_of_view_gets_the_whole_case(tiny_model: Path, tmp_path: Path) -> None:
+    files = write_case(read_card(tiny_model) | {"field_of_view_mm": None}, 24, tmp_path)
+    assert all(sitk.ReadImage(str(file)).GetSize() == (24, 24, 24) for file in files.values())
+
+
 def test_a_measurement_has_every_stage_and_the_mask(tiny_model: Path, tmp_path: Path) -> None:
     card = read_card(tiny_model)
     pairs = [f"{name}={file}" for name, file in write_case(card, 32, tmp_path).items()]
