@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from plans import write_ct_pet_plan
 
 from TeachFormerCore.data.augmentation import AugmentationConfig
-from TeachFormerCore.data.channels import Channel, default_normalisation
-from TeachFormerCore.data.prepared import PreparationPlan, write_plan
 from TeachFormerCore.training.config import TrainConfig
 
 PATIENTS = [f"P{number}" for number in range(8)]
@@ -28,19 +27,7 @@ def prepared_folder(tmp_path: Path) -> Path:
         label = (np.linalg.norm(grid - random.uniform(10, 22, 3), axis=-1) < random.uniform(4, 8)).astype(np.uint8)
         image = np.stack([label * 0.8, label * 1.5]) + random.normal(0, 0.1, (2, 32, 32, 32))
         save_file({"image": image.astype(np.float16), "label": label}, folder / f"{patient}.safetensors")
-    plan = PreparationPlan(
-        dataset="balls",
-        licence=None,
-        reference=None,
-        channels=tuple(
-            Channel(name=name, modality=name, normalisation=default_normalisation(name)) for name in ("CT", "PET")
-        ),
-        labels={"background": 0, "ball": 1},
-        spacing=(4.0, 4.0, 4.0),
-        patients={patient: patient for patient in PATIENTS},
-        sources={},
-    )
-    write_plan(folder, plan, dict.fromkeys(PATIENTS, (128.0, 128.0, 128.0)))
+    write_ct_pet_plan(folder, patients=PATIENTS, label="ball", extent=(128.0, 128.0, 128.0))
     return folder
 
 

@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 import yaml
+from plans import write_ct_pet_plan
 
-from TeachFormerCore.data.channels import Channel, default_normalisation
-from TeachFormerCore.data.prepared import PreparationPlan, write_plan
 from TeachFormerCore.training.arms import make_jobs, parse_crossval
 from TeachFormerCore.training.job_queue import JobQueue
 from TeachFormerCore.training.job_state import write_crossval
@@ -42,19 +41,7 @@ def write_discs(folder: Path, *, displaced: bool) -> Path:
             label = np.roll(label, shift, (0, 1))
         arrays = {"image": image[:, None].astype(np.float16), "label": np.ascontiguousarray(label[None])}
         save_file(arrays, folder / f"{patient}.safetensors")
-    plan = PreparationPlan(
-        dataset="discs",
-        licence=None,
-        reference=None,
-        channels=tuple(
-            Channel(name=name, modality=name, normalisation=default_normalisation(name)) for name in ("CT", "PET")
-        ),
-        labels={"background": 0, "disc": 1},
-        spacing=(4.0, 4.0, 4.0),
-        patients={patient: patient for patient in PATIENTS},
-        sources={},
-    )
-    write_plan(folder, plan, dict.fromkeys(PATIENTS, (128.0, 128.0, 4.0)))
+    write_ct_pet_plan(folder, patients=PATIENTS, label="disc", extent=(128.0, 128.0, 4.0))
     return folder
 
 
