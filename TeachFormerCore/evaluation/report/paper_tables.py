@@ -30,6 +30,16 @@ from .context import (
 )
 from .table import Column, Table
 
+SCORES_AND_GAIN = (
+    PATIENTS,
+    DICE,
+    INTERVAL,
+    Column(key="gain", title="Gain (Dice points)", decimals=1, scale=100),
+    IOU,
+    EMPTY,
+    *PAPER,
+)
+
 
 def size_and_accuracy(context: Context) -> Table:
     """Table 1: parameters, operations, Dice and IoU."""
@@ -163,13 +173,7 @@ def number_of_teachers(context: Context) -> Table | None:
             *(Column(key=f"teacher_{name}", title=name.replace("_", " ")) for name in teachers),
             Column(key="count", title="Teachers", decimals=0),
             Column(key="form", title="Form of Eq. 1"),
-            PATIENTS,
-            DICE,
-            INTERVAL,
-            Column(key="gain", title="Gain (Dice points)", decimals=1, scale=100),
-            IOU,
-            EMPTY,
-            *PAPER,
+            *SCORES_AND_GAIN,
         ),
         rows=tuple(rows),
         notes=(f"The paper's figures: {context.source.about}.",),
@@ -204,13 +208,7 @@ def loss_terms(context: Context) -> Table | None:
             Column(key="similarity_fine", title="Eq. 1, Q", decimals=2),
             Column(key="divergence", title="Eq. 2", decimals=2),
             Column(key="balancing", title="Balancing"),
-            PATIENTS,
-            DICE,
-            INTERVAL,
-            Column(key="gain", title="Gain (Dice points)", decimals=1, scale=100),
-            IOU,
-            EMPTY,
-            *PAPER,
+            *SCORES_AND_GAIN,
         ),
         rows=tuple(rows),
         notes=(f"The paper's figures: {context.source.about}.",),
