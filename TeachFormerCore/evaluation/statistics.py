@@ -98,21 +98,13 @@ def bca_interval(
     if np.ptp(values) == 0:
         return float(values[0]), float(values[0])
     try:
-        from scipy.special import ndtr, ndtri
+        from scipy import stats
     except ImportError as error:
         raise missing_dependency("scipy", extra="report", purpose="compute statistics") from error
-
-    mean = values.mean()
-    chosen = np.random.default_rng(seed).integers(0, len(values), (resamples, len(values)))
-    means = values[chosen].mean(axis=1)
-    share_below = ((means < mean).sum() + (means <= mean).sum()) / (2 * resamples)
-    bias = ndtri(np.clip(share_below, 1 / (resamples + 1), resamples / (resamples + 1)))
-    # The mean without value i differs from the mean of these by (mean - value i) / (n - 1).
-    influence = values - mean
-    acceleration = (influence**3).sum() / (6 * (influence**2).sum() ** 1.5)
-    tails = ndtri(np.array([(1 - confidence) / 2, (1 + confidence) / 2]))
-    levels = ndtr(bias + (bias + tails) / (1 - acceleration * (bias + tails)))
-    low, high = np.quantile(means, levels)
+    random = np.random.default_rng(seed)
+    low, high = stats.bootstrap(
+        (values,), np.mean, n_resamples=resamples, confidence_level=confidence, method="BCa", random_state=random
+    ).confidence_interval
     return float(low), float(high)
 
 
