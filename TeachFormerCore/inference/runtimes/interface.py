@@ -77,13 +77,20 @@ def smaller_window(window: tuple[int, ...], divisor: int) -> tuple[int, ...]:
     return tuple(min(n, max(2 * divisor, -(-n // (2 * divisor)) * divisor)) for n in window)
 
 
-def graph_rungs(runtime: Runtime, window: tuple[int, ...]) -> list[Rung]:
-    """The ways of a graph, whose window is fixed: several at a time, or one."""
-    batches = sorted({batch_for(window), 1}, reverse=True)
-    return [
-        Rung(words=f"{batch} window{'s' if batch > 1 else ''} at a time", runtime=runtime, window=window, batch=batch)
-        for batch in batches
-    ]
+class GraphRuntime:
+    """What the runtimes of exported graphs share: they take NumPy arrays, and their window is fixed."""
+
+    def array(self, image: np.ndarray) -> np.ndarray:
+        """The image itself."""
+        return image
+
+    def rungs(self: Runtime, window: tuple[int, ...]) -> list[Rung]:
+        """Several windows at a time, or one."""
+        batches = sorted({batch_for(window), 1}, reverse=True)
+        return [
+            Rung(words=f"{batch} window{'s' if batch > 1 else ''} at a time", runtime=self, window=window, batch=batch)
+            for batch in batches
+        ]
 
 
 def volumetric(runtime: Runtime, spatial_dims: int) -> Any:

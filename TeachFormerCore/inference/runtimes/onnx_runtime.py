@@ -9,7 +9,7 @@ import numpy as np
 
 from ...errors import missing_dependency
 from ..card import Card
-from .interface import Rung, UnsuitableError, graph_rungs
+from .interface import GraphRuntime, UnsuitableError
 
 GRAPH = "model.onnx"
 PROVIDERS = {
@@ -23,7 +23,7 @@ MAPS_AT_ONCE = 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class ONNXRuntime:
+class ONNXRuntime(GraphRuntime):
     """A session; see `Runtime`."""
 
     session: Any
@@ -32,18 +32,10 @@ class ONNXRuntime:
     bytes_per_voxel: int
     name: str = "onnx"
 
-    def array(self, image: np.ndarray) -> np.ndarray:
-        """The image itself."""
-        return image
-
     def __call__(self, windows: np.ndarray) -> tuple[Any, Any, Any]:
         """Logits, coarse P and fine Q."""
         logits, coarse, fine = self.session.run(["logits", "coarse", "fine"], {"image": windows})
         return logits, coarse, fine
-
-    def rungs(self, window: tuple[int, ...]) -> list[Rung]:
-        """Several windows at a time, or one."""
-        return graph_rungs(self, window)
 
 
 def open_runtime(folder: Path, card: Card, device: str, precision: str) -> ONNXRuntime:

@@ -11,7 +11,7 @@ import numpy as np
 from ...errors import missing_dependency
 from ...paths import user_cache_folder
 from ..card import Card
-from .interface import Rung, UnsuitableError, graph_rungs
+from .interface import GraphRuntime, UnsuitableError
 
 GRAPH = "openvino/model.xml"
 # About this many maps of the size of the finest one at a time (S1: 4 in float32).
@@ -35,7 +35,7 @@ def import_openvino() -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OpenVINORuntime:
+class OpenVINORuntime(GraphRuntime):
     """A compiled graph; see `Runtime`."""
 
     request: Any
@@ -44,19 +44,11 @@ class OpenVINORuntime:
     bytes_per_voxel: int
     name: str = "openvino"
 
-    def array(self, image: np.ndarray) -> np.ndarray:
-        """The image itself."""
-        return image
-
     def __call__(self, windows: np.ndarray) -> tuple[Any, Any, Any]:
         """Logits, coarse P and fine Q, valid until the next call."""
         self.request.infer({0: windows}, share_inputs=True)
         logits, coarse, fine = (self.request.get_output_tensor(number).data for number in range(3))
         return logits, coarse, fine
-
-    def rungs(self, window: tuple[int, ...]) -> list[Rung]:
-        """Several windows at a time, or one."""
-        return graph_rungs(self, window)
 
 
 def open_runtime(folder: Path, card: Card, device: str, precision: str) -> OpenVINORuntime:
