@@ -232,17 +232,14 @@ def as_page(told: dict[str, Any]) -> str:
 def _machine() -> dict[str, Any]:
     import datetime
     import platform
-    from importlib import metadata
 
     from .. import __version__
     from ..devices import cpu_name, usable_cores
+    from ..versions import installed_version
 
     versions: dict[str, str | None] = {"TeachFormer": __version__, "Python": platform.python_version()}
     for package in ("torch", "openvino", "onnxruntime", "monai", "numpy", "SimpleITK"):
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            versions[package] = None
+        versions[package] = installed_version(package)
     threads = int(os.environ.get("OMP_NUM_THREADS") or usable_cores())
     date = datetime.date.today().isoformat()
     return {"date": date, "processor": cpu_name(), "threads": threads, "versions": versions}

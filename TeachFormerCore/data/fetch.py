@@ -1,6 +1,5 @@
 """The one public case that TeachFormer can fetch: checksum-verified, resumed where it was cut off, or from a mirror."""
 
-import hashlib
 import os
 import shutil
 import urllib.error
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError
+from ..files import sha256_of
 from ..progress import Progress
 
 CHUNK = 1 << 18
@@ -74,7 +74,7 @@ def fetch(sample: Sample, destination: str | Path, *, source: str | Path | None 
     for name, checksum in sample.files.items():
         path = destination / name
         if path.exists():
-            if sha256(path) != checksum:
+            if sha256_of(path) != checksum:
                 raise InputError(f"{path} exists with another content: remove it, or give another folder.")
             continue
         part = destination / f".{name}.part"
@@ -82,7 +82,7 @@ def fetch(sample: Sample, destination: str | Path, *, source: str | Path | None 
             _copy(Path(source) / name, part)
         else:
             _download(f"{sample.url}/{name}", part)
-        found = sha256(part)
+        found = sha256_of(part)
         if found != checksum:
             part.unlink()
             origin = f"{sample.url}/{name}" if source is None else str(Path(source) / name)
@@ -94,15 +94,6 @@ def fetch(sample: Sample, destination: str | Path, *, source: str | Path | None 
         fetched.append(path)
     (destination / ATTRIBUTION_FILE).write_text(sample.attribution, encoding="utf-8")
     return fetched
-
-
-def sha256(path: Path) -> str:
-    """Of a file's content, in hexadecimal digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _copy(source: Path, part: Path) -> None:

@@ -3,7 +3,6 @@
 The same two steps, :func:`to_model_grid` for one image and ``channels.normalise``, serve inference.
 """
 
-import hashlib
 import os
 import shutil
 import tempfile
@@ -15,6 +14,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..errors import InputError
+from ..files import sha256_of
 from ..paths import runs_folder
 from ..progress import Progress
 from .channels import Channel, background_value, default_normalisation, modality_of, normalise
@@ -66,7 +66,7 @@ def plan_preparation(
         labels=dataset.labels,
         spacing=spacing,
         patients=dataset.patients(),
-        sources={file.relative_to(dataset.folder).as_posix(): _sha256(file) for file in files},
+        sources={file.relative_to(dataset.folder).as_posix(): sha256_of(file) for file in files},
     )
 
 
@@ -149,7 +149,3 @@ def _files(case: Case, channels: Sequence[str]) -> list[Path]:
         if not file.is_file():
             raise InputError(f"{file} does not exist: run 'teachformer data check' on the dataset.")
     return files
-
-
-def _sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()

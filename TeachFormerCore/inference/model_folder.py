@@ -1,7 +1,6 @@
 """Model folders: a card and safetensors weights, found by name, checked before use, never unpickled."""
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
+from ..files import sha256_of
 from ..paths import SHIPPED_MODELS, user_models_folder
 from .card import CARD_FILE, WEIGHTS_FILE, Card, check_card, read_card_file
 
@@ -182,12 +182,3 @@ def _discard(folder: Path) -> None:
     away.rmdir()  # Windows renames onto nothing that exists
     os.replace(folder, away)
     shutil.rmtree(away)
-
-
-def sha256_of(file: Path) -> str:
-    """Hex digest of a file's content."""
-    with file.open("rb") as stream:
-        digest = hashlib.sha256()
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

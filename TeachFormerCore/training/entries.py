@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import TeachFormerError
+from ..files import write_whole
 
 KEY_FILE = "key.json"
 DIGEST = "sha256"
@@ -68,9 +69,7 @@ class Entries:
         """Puts an entry in its place, whole, whatever was there before."""
         self.folder.mkdir(parents=True, exist_ok=True)
         if not (self.folder / KEY_FILE).exists():
-            temporary = self.folder / f".{KEY_FILE}.{os.getpid()}"
-            temporary.write_text(json.dumps(self.key, indent=1), encoding="utf-8")
-            os.replace(temporary, self.folder / KEY_FILE)
+            write_whole(self.folder / KEY_FILE, json.dumps(self.key, indent=1))
         write_tensors(self.file(name), tensors, digest=True)
 
     def size(self, names: list[str]) -> int:

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import yaml
 
+from ..files import write_whole
 from .command_line import config_from
 from .pace import measured_paces
-from .run_folder import CONFIG_FILE, config_text, read_manifest, run_path, write_whole
+from .run_folder import CONFIG_FILE, config_text, read_manifest, run_path
 
 WANTED_FILE = "wanted.yaml"  # the configuration whose steps are not fixed yet
 RECORD_FILE = "equal_time.json"

@@ -12,8 +12,9 @@ import numpy as np
 
 from .. import __version__
 from ..errors import InputError
+from ..files import sha256_of
 from ..inference.card import SCHEMA_VERSION, Card
-from ..inference.model_folder import read_card, sha256_of, write_model
+from ..inference.model_folder import read_card, write_model
 from ..paths import user_models_folder
 from .run_folder import PER_CASE_FILE, WEIGHTS_FILE, read_manifest, run_path
 

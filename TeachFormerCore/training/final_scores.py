@@ -9,12 +9,13 @@ from typing import Any
 
 import torch
 
+from ..files import write_whole
 from ..networks import SegmentationNetwork
 from .case_scores import CaseEvaluator, CaseScore
 from .channel_subsets import SUBSETS_FILE, channel_subsets, score_subsets, subset_name, subsets_table
 from .config import TrainConfig
 from .entries import write_tensors
-from .run_folder import PER_CASE_FILE, PREDICTIONS_FOLDER, write_whole
+from .run_folder import PER_CASE_FILE, PREDICTIONS_FOLDER
 
 
 def score_val_cases(

@@ -10,11 +10,12 @@ from typing import Any
 import yaml
 
 from ..errors import InputError
+from ..files import write_whole
 from .arms import Crossval, Job
 from .command_line import config_from
 from .config import TrainConfig
 from .equal_time import WANTED_FILE
-from .run_folder import CONFIG_FILE, MANIFEST_FILE, config_text, run_path, write_whole
+from .run_folder import CONFIG_FILE, MANIFEST_FILE, config_text, run_path
 
 CROSSVAL_FILE = "crossval.json"
 # What may differ between the machines that a cross-validation runs on, and changes nothing of what is compared.

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from ..data.splits import read_splits
 from ..devices import choose_device, device_name
 from ..errors import InputError
-from ..inference.model_folder import sha256_of
+from ..files import sha256_of
 from .command_line import config_from
 from .config import TrainConfig
 from .datasource import prepared_data

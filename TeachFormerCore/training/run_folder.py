@@ -1,10 +1,8 @@
 """The run folder: configuration, manifest, figures, checkpoints, weights; one configuration per folder."""
 
 import json
-import os
 import platform
 from dataclasses import MISSING, asdict, fields, is_dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,9 @@ import yaml
 
 from .. import __version__
 from ..errors import InputError
+from ..files import write_whole
 from ..paths import runs_folder
+from ..versions import installed_version
 from .config import TeacherConfig, TrainConfig
 
 CONFIG_FILE = "config.yaml"
@@ -95,19 +95,5 @@ def write_manifest(folder: Path, content: dict[str, Any]) -> None:
 def installed_versions() -> dict[str, str | None]:
     """What makes a run, with its version."""
     packages = ("torch", "numpy", "pytorch-lightning", "safetensors", "SimpleITK")
-    installed = {name: _version(name) for name in packages}
+    installed = {name: installed_version(name) for name in packages}
     return {"TeachFormer": __version__, "python": platform.python_version(), **installed}
-
-
-def write_whole(file: Path, text: str) -> None:
-    """Writes a text file so that it is never seen half-written."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, file)
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None

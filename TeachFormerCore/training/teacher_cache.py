@@ -24,7 +24,7 @@ from ..distillation.attention_similarity import AttentionSimilarity
 from ..distillation.projection import map_channels
 from ..distillation.teacher import Teacher
 from ..errors import InputError, TeachFormerError
-from ..inference.model_folder import sha256_of
+from ..files import sha256_of
 from ..networks import SegmentationNetwork
 from ..progress import Progress
 from .config import DistillationConfig

@@ -10,7 +10,7 @@ from ..data.splits import FoldSplit
 from ..devices import prefer_layout
 from ..distillation.teacher import Teacher
 from ..errors import InputError
-from ..inference.model_folder import sha256_of
+from ..files import sha256_of
 from ..networks import build_network
 from .case_scores import case_evaluator
 from .config import TeacherConfig, TrainConfig

@@ -18,6 +18,7 @@ from ..data.splits import FoldSplit, read_splits
 from ..devices import choose_device, device_name, prefer_layout
 from ..distillation.teacher import Teacher
 from ..errors import InputError, missing_dependency
+from ..files import sha256_of
 from ..networks import SegmentationNetwork, build_network
 from ..paths import runs_folder
 from .cached_views import CachedViews
@@ -141,7 +142,7 @@ def train(config: TrainConfig) -> Path:
             "processes": world.size,
             "precision": "bf16" if evaluator.bf16 else "fp32",
             "seconds_per_step": round(seconds / module.global_step, 4) if module.global_step else None,
-            "weights_sha256": hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest(),
+            "weights_sha256": sha256_of(folder / WEIGHTS_FILE),
             **val_scores,
         },
     )

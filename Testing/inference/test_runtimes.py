@@ -124,7 +124,7 @@ def test_the_memory_belongs_to_weights_versions_processor_and_device(model: Path
     keys.append(agreement.memory_key(card | {"files": {}}, name="onnx", device="cpu", precision="fp32"))
     monkeypatch.setattr(agreement, "cpu_name", lambda: "another processor")
     keys.append(agreement.memory_key(card, name="onnx", device="cpu", precision="fp32"))
-    monkeypatch.setattr(agreement, "_version", lambda package: "99")
+    monkeypatch.setattr(agreement, "installed_version", lambda package: "99")
     keys.append(agreement.memory_key(card, name="onnx", device="cpu", precision="fp32"))
     assert len(set(keys)) == len(keys)
 

@@ -10,7 +10,6 @@ import json
 import time
 import zlib
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from ...data.preparation import to_model_grid
 from ...devices import cpu_name
 from ...errors import TeachFormerError
 from ...paths import user_cache_folder
+from ...versions import installed_version
 from ..card import Card, card_channels
 from .interface import Runtime, volumetric, window_of
 
@@ -138,7 +138,7 @@ def remember(key: str, agreement: Agreement) -> None:
 
 def memory_key(card: Card, *, name: str, device: str, precision: str) -> str:
     """Changes with the model's files, the versions, the processor and the device."""
-    versions = {package: _version(package) for package in ("numpy", "SimpleITK", PACKAGES[name])}
+    versions = {package: installed_version(package) for package in ("numpy", "SimpleITK", PACKAGES[name])}
     facts = [card["files"], card["spacing"], card["channels"], name, device, precision, versions, __version__]
     return hashlib.sha256(json.dumps([facts, cpu_name()], sort_keys=True).encode()).hexdigest()[:32]
 
@@ -169,10 +169,3 @@ def _decide(logits: np.ndarray, threshold: float) -> np.ndarray:
 
 def _numpy(array: Any) -> np.ndarray:
     return array if isinstance(array, np.ndarray) else array.float().cpu().numpy()
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None

@@ -62,20 +62,20 @@ def describe_devices():
     import platform
 
     from TeachFormerCore import __version__
+    from TeachFormerCore.devices import choose_device, free_memory
+    from TeachFormerCore.errors import InputError
+    from TeachFormerCore.versions import installed_version
 
     told = {"versions": {"TeachFormer": __version__, "Python": platform.python_version()}, "devices": []}
     processor = platform.processor() or platform.machine()
     for package in ("numpy", "SimpleITK", "safetensors", "openvino", "onnxruntime"):
-        told["versions"][package] = version_of(package)
-    cpu = {"id": "cpu", "name": f"Processor ({processor})", "free_bytes": free_memory()}
+        told["versions"][package] = installed_version(package)
+    cpu = {"id": "cpu", "name": f"Processor ({processor})", "free_bytes": free_memory("cpu")}
     try:
         import torch
     except Exception as error:  # also a broken installation is one where torch cannot compute
         told["devices"], told["torch_fault"] = [cpu], f"{type(error).__name__}: {error}"
         return told
-    from TeachFormerCore.devices import choose_device
-    from TeachFormerCore.errors import InputError
-
     told["versions"]["torch"] = torch.__version__
     gpus = [f"cuda:{number}" for number in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
     if getattr(torch.backends, "mps", None) and torch.backends.mps.is_available():
@@ -86,37 +86,10 @@ def describe_devices():
         except InputError as error:
             told.setdefault("refused", []).append(str(error))
             continue
-        entry = {"id": name, "name": "Apple GPU", "free_bytes": None}
-        if name.startswith("cuda"):
-            entry = {
-                "id": name,
-                "name": torch.cuda.get_device_name(name),
-                "free_bytes": torch.cuda.mem_get_info(name)[0],
-            }
-        told["devices"].append(entry)
+        called = torch.cuda.get_device_name(name) if name.startswith("cuda") else "Apple GPU"
+        told["devices"].append({"id": name, "name": called, "free_bytes": free_memory(name)})
     told["devices"].append(cpu)
     return told
-
-
-def version_of(package):
-    """Its version, or None."""
-    from importlib import metadata
-
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def free_memory():
-    """Bytes of memory that are free, where the platform tells."""
-    try:
-        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return None
 
 
 def write_phantom(folder):
