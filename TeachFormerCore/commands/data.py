@@ -40,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     prepare = _add(commands, "prepare", run_prepare, "make the portable folder of arrays that training reads")
     prepare.add_argument("--channels", required=True, metavar="CT,PET", help="channels, in the network's order")
     prepare.add_argument("--spacing", required=True, metavar="X,Y,Z", help="the model's grid in mm")
+    prepare.add_argument("--split", choices=("Tr", "Ts"), default="Tr", help="imagesTr, or imagesTs with labels (Tr)")
     prepare.add_argument(
         "--output", type=Path, metavar="DIR", help="the folder to make (default: in the runs folder, named by content)"
     )
@@ -193,6 +194,7 @@ def run_prepare(arguments: argparse.Namespace) -> int:
     except ValueError as error:
         raise InputError(f"The spacing '{arguments.spacing}' must be three numbers in mm, e.g. 3,3,3.") from error
     channels = [name.strip() for name in arguments.channels.split(",")]
-    prepared = prepare(open_named(arguments), channels=channels, spacing=(x, y, z), folder=arguments.output)
+    dataset = open_named(arguments, split=arguments.split)
+    prepared = prepare(dataset, channels=channels, spacing=(x, y, z), folder=arguments.output)
     print(f"{prepared.folder}: {len(prepared.cases)} cases")
     return 0

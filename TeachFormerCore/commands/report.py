@@ -20,6 +20,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="the data of the runs, prepared or not (default: as in their configuration)",
     )
+    parser.add_argument(
+        "--kept-out",
+        metavar="DIR",
+        help="the cases kept out of the cross-validation, prepared or not (default: as in the configuration)",
+    )
     parser.add_argument("--title", metavar="TEXT", help="the report's heading")
     parser.add_argument("--json", action="store_true", help="print the tables as JSON too")
 
@@ -36,7 +41,12 @@ def run(arguments: argparse.Namespace) -> int:
 
     check_installed()
     study = read_study([_folder_of(name) for name in arguments.runs])
-    cohort = _cohort(study, arguments.data)
+    described = study.example.manifest["data"]
+    cohort = _cohort(study, arguments.data or study.example.config["data"], described["preparation"])
+    kept_out = None
+    if study.kept_out is not None and study.kept_out.kept_out is not None:
+        named = arguments.kept_out or study.kept_out.config["kept_out"]
+        kept_out = _cohort(study, named, study.kept_out.kept_out["preparation"], split="Ts")
     output = arguments.output
     if (output / "manifest.json").exists() or (output / "plan.json").exists():
         raise InputError(f"{output} is a run or prepared data, which a report is never written into: give another.")
@@ -44,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"The folder {output} could not be created ({error.strerror}): give another.") from error
-    report = make_report(study, cohort, describe=_describe, title=arguments.title)
+    report = make_report(study, cohort, describe=_describe, title=arguments.title, kept_out=kept_out)
     with OutputFiles() as files:
         write_report(report, output, files)
     if arguments.json:
@@ -67,8 +77,8 @@ def _folder_of(name: str) -> Path:
     return Path(name) if Path(name).is_dir() else runs_folder() / name
 
 
-def _cohort(study: "Study", data: str | None) -> "Cohort":
-    """The prepared cases that the runs were trained on."""
+def _cohort(study: "Study", data: str, preparation: str, *, split: str = "Tr") -> "Cohort":
+    """The prepared cases that the runs were trained on, or those (``Ts``) that they were tested on."""
     from ..data.dataset import open_dataset
     from ..data.preparation import prepare
     from ..data.prepared import is_prepared, open_prepared
@@ -78,20 +88,21 @@ def _cohort(study: "Study", data: str | None) -> "Cohort":
     from ..paths import find_dataset
 
     config, described = study.example.config, study.example.manifest["data"]
-    named = Path(data or config["data"])
+    named, option = Path(data), "--data" if split == "Tr" else "--kept-out"
     if is_prepared(named):
         prepared = open_prepared(named)
     else:
         try:
-            dataset = open_dataset(find_dataset(named))
+            dataset = open_dataset(find_dataset(named), split=split)
         except InputError as error:
-            raise InputError(f"The data of the runs is needed to score them; give it with --data. {error}") from error
+            raise InputError(f"The data of the runs is needed to score them; give it with {option}. {error}") from error
         x, y, z = (float(edge) for edge in config["spacing"])
         prepared = prepare(dataset, channels=config["channels"], spacing=(x, y, z))
-    if prepared.plan.key() != described["preparation"]:
+    if prepared.plan.key() != preparation:
         raise InputError(
-            f"The runs were trained on {described['dataset']} as it was prepared then; {named} is other data, or it "
-            "has changed since: give the prepared folder they were trained on with --data."
+            f"The runs were {'trained' if split == 'Tr' else 'tested'} on {described['dataset']} as it was prepared "
+            f"then; {named} is other data, or it has changed since: give the prepared folder of that time with "
+            f"{option}."
         )
     # BraTS is trained as labels and evaluated as regions; the plan of prepared cases does not keep them.
     nested = "brats" in prepared.plan.dataset.casefold() and set(prepared.plan.labels.values()) == {0, 1, 2, 3}

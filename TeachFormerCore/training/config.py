@@ -125,6 +125,8 @@ class TrainConfig:
         patch_size: of a training view in voxels, z, y, x; with two numbers, y, x, the network is 2D and sees slices.
         spacing: of the model's grid in mm, x, y, z along the patient axes.
         splits: nnU-Net's splits_final.json; not needed for fold 'all'.
+        kept_out: dataset whose test cases (imagesTs, labelsTs), or folder that 'data prepare --split Ts' made of them,
+            are scored once with the final weights, and used for nothing else.
         fold: number of the fold, or 'all' for every case (the model that ships; nothing is kept out).
         max_steps: optimiser steps.
         max_epochs: passes over the training cases, instead of max_steps.
@@ -155,6 +157,7 @@ class TrainConfig:
     patch_size: list[int]
     spacing: list[float]
     splits: str | None = None
+    kept_out: str | None = None
     fold: int | Literal["all"] = 0
     max_steps: int | None = None
     max_epochs: int | None = None

@@ -1,4 +1,4 @@
-"""From the configuration's ``data`` to prepared cases: prepared already, or a dataset that is prepared now."""
+"""From the configuration's ``data`` and ``kept_out`` to prepared cases: prepared already, or prepared now."""
 
 from pathlib import Path
 
@@ -13,9 +13,37 @@ def prepared_data(config: TrainConfig) -> PreparedData:
     Raises:
         InputError: the data cannot be found or used, or was prepared with other channels or spacing.
     """
+    return _prepared(config, config.data, split="Tr")
+
+
+def kept_out_data(config: TrainConfig, prepared: PreparedData) -> PreparedData | None:
+    """The prepared cases that are kept out of the whole cross-validation; None where the configuration names none.
+
+    Raises:
+        InputError: as for :func:`prepared_data`; or labels that differ from those of the data, or a patient who is in
+            both.
+    """
+    if config.kept_out is None:
+        return None
+    kept_out = _prepared(config, config.kept_out, split="Ts")
+    if kept_out.plan.labels != prepared.plan.labels:
+        raise InputError(
+            f"The cases kept out ({config.kept_out}) have the labels {kept_out.plan.labels}, the data has "
+            f"{prepared.plan.labels}: both must be of one dataset."
+        )
+    both = sorted(set(kept_out.plan.patients.values()) & set(prepared.plan.patients.values()))
+    if both:
+        raise InputError(
+            f"The patient {', '.join(both)} is among the cases kept out ({config.kept_out}) and in the data "
+            f"({config.data}): who is trained on cannot be kept out."
+        )
+    return kept_out
+
+
+def _prepared(config: TrainConfig, data: str, *, split: str) -> PreparedData:
     x, y, z = (float(s) for s in config.spacing)
     spacing = (x, y, z)
-    named = Path(config.data)
+    named = Path(data)
     if is_prepared(named):
         prepared = open_prepared(named)
         channels = [channel.name.lower() for channel in prepared.plan.channels]
@@ -30,4 +58,4 @@ def prepared_data(config: TrainConfig) -> PreparedData:
     from ..data.preparation import prepare
     from ..paths import find_dataset
 
-    return prepare(open_dataset(find_dataset(config.data)), channels=config.channels, spacing=spacing)
+    return prepare(open_dataset(find_dataset(data), split=split), channels=config.channels, spacing=spacing)

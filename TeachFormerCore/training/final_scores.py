@@ -1,5 +1,5 @@
-"""The val cases with the final weights, once: their scores, predictions and, where a student was trained to do without
-channels, what every subset of them is worth."""
+"""The val cases, and those kept out of the whole cross-validation, with the final weights, once: their scores and
+predictions; of the val cases, where a student was trained to do without channels, what every subset is worth."""
 
 import csv
 import io
@@ -11,11 +11,12 @@ import torch
 
 from ..files import write_whole
 from ..networks import SegmentationNetwork
+from ..progress import Progress
 from .case_scores import CaseEvaluator, CaseScore
 from .channel_subsets import SUBSETS_FILE, channel_subsets, score_subsets, subset_name, subsets_table
 from .config import TrainConfig
 from .entries import write_tensors
-from .run_folder import PER_CASE_FILE, PREDICTIONS_FOLDER
+from .run_folder import KEPT_OUT_FILE, KEPT_OUT_FOLDER, PER_CASE_FILE, PREDICTIONS_FOLDER
 
 
 def score_val_cases(
@@ -39,6 +40,28 @@ def score_val_cases(
         write_whole(folder / SUBSETS_FILE, subsets_table(scores))
     means = {name: mean([score.mean_dice for score in each]) for name, each in scores.items()}
     return {"val_dice": means[full], "subsets": means if len(subsets) > 1 and cases else {}}
+
+
+def score_kept_out_cases(
+    config: TrainConfig, network: SegmentationNetwork, evaluator: CaseEvaluator, folder: Path
+) -> dict[str, Any]:
+    """Writes ``kept_out.csv`` and ``predictions_kept_out/``.
+
+    Args:
+        evaluator: of the prepared cases that are kept out.
+
+    Returns:
+        For the manifest: what they are, and the mean over cases of the mean over labels.
+    """
+    plan, cases = evaluator.prepared.plan, evaluator.prepared.cases
+    scores = []
+    with Progress(len(cases), f"scoring {config.run}, cases kept out") as progress:
+        for case in cases:
+            scores.append(evaluator.score(network, case))
+            progress.advance()
+    write_predictions(scores, folder / KEPT_OUT_FOLDER)
+    write_whole(folder / KEPT_OUT_FILE, per_case_table(scores))
+    return {"preparation": plan.key(), "cases": len(cases), "dice": mean([score.mean_dice for score in scores])}
 
 
 def write_predictions(scores: Sequence[CaseScore], folder: Path) -> None:

@@ -19,7 +19,7 @@ from .run_folder import CONFIG_FILE, MANIFEST_FILE, config_text, run_path
 
 CROSSVAL_FILE = "crossval.json"
 # What may differ between the machines that a cross-validation runs on, and changes nothing of what is compared.
-MACHINE_KEYS = ("data", "splits", "device", "workers", "tensorboard", "compile")
+MACHINE_KEYS = ("data", "splits", "kept_out", "device", "workers", "tensorboard", "compile")
 
 
 def is_finished(run: str | Path) -> bool:

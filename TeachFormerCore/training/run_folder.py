@@ -21,6 +21,8 @@ METRICS_FILE = "metrics.csv"
 PER_CASE_FILE = "per_case.csv"
 WEIGHTS_FILE = "weights.safetensors"
 PREDICTIONS_FOLDER = "predictions"
+KEPT_OUT_FILE = "kept_out.csv"
+KEPT_OUT_FOLDER = "predictions_kept_out"
 CHECKPOINT = Path("checkpoints") / "last.ckpt"
 
 

@@ -19,23 +19,31 @@ from .teacher_weights import weigh_teachers
 
 
 def load_teachers(
-    config: TrainConfig, *, prepared: PreparedData, split: FoldSplit, classes: int, device: torch.device
+    config: TrainConfig,
+    *,
+    prepared: PreparedData,
+    split: FoldSplit,
+    classes: int,
+    device: torch.device,
+    kept_out: PreparedData | None = None,
 ) -> tuple[list[Teacher], list[dict[str, Any]]]:
     """The configuration's teachers, frozen, on the device, weighted and calibrated as it says, and what the student's
     manifest says of each.
 
     Raises:
         InputError: a run that is not finished, on other data, channels or grid, one that saw a patient whom the
-            student's fold keeps out (the patient is named), or taps that it cannot be built with; see also
-            :func:`weigh_teachers`.
+            student's fold or the whole cross-validation keeps out (the patient is named), or taps that it cannot be
+            built with; see also :func:`weigh_teachers`.
     """
     teachers, records = [], []
+    reported = {prepared.plan.patients[case] for case in split.val_cases}
+    reported |= set(kept_out.plan.patients.values()) if kept_out else set()
     for wanted in config.teachers:
         folder = run_path(wanted.run)
         manifest = read_manifest(folder)
         _check_fits(wanted, manifest, prepared)
         record = _record(wanted, manifest)
-        check_leak(record, {prepared.plan.patients[case] for case in split.val_cases}, protocol=config.protocol)
+        check_leak(record, reported, protocol=config.protocol)
         weights = folder / WEIGHTS_FILE
         if not weights.is_file() or sha256_of(weights) != manifest["weights_sha256"]:
             raise InputError(f"{weights} is not the file the teacher's manifest was written for: train it again.")

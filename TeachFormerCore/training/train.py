@@ -26,10 +26,10 @@ from .callbacks import Choice, MetricsFile, StepProgress
 from .case_scores import case_evaluator
 from .checkpoint import Checkpoint
 from .config import TrainConfig
-from .datasource import prepared_data
+from .datasource import kept_out_data, prepared_data
 from .distributed import World, join_world
 from .entries import write_tensors
-from .final_scores import score_val_cases
+from .final_scores import score_kept_out_cases, score_val_cases
 from .module import TrainingModule
 from .run_folder import (
     CHECKPOINT,
@@ -53,7 +53,8 @@ def train(config: TrainConfig) -> Path:
     The folder then holds ``weights.safetensors``, ``per_case.csv`` (Dice of the val cases on the model's grid, with the
     final weights, once), ``predictions/`` (label and probabilities of these cases), ``subsets.csv`` (their Dice with
     every subset of the channels, after channel dropout), ``manifest.json`` (patients, hashes, versions, teachers) and
-    ``metrics.csv``.
+    ``metrics.csv``; where cases are kept out of the whole cross-validation, ``kept_out.csv`` and
+    ``predictions_kept_out/`` too.
 
     Raises:
         InputError: the configuration or the data cannot be used.
@@ -62,6 +63,7 @@ def train(config: TrainConfig) -> Path:
     world = join_world(config)
     with world.main_first():
         prepared = prepared_data(config)
+        kept_out = kept_out_data(config, prepared)
     split = read_splits(config.splits, config.fold, prepared.plan.patients, seed=config.seed)
     classes = class_count(prepared)
     folder = run_path(config.run)
@@ -74,7 +76,9 @@ def train(config: TrainConfig) -> Path:
     evaluator = case_evaluator(config, prepared, device)
     torch.manual_seed(config.seed)
     network = new_network(config, classes=classes, device=device)
-    teachers, teacher_records = load_teachers(config, prepared=prepared, split=split, classes=classes, device=device)
+    teachers, teacher_records = load_teachers(
+        config, prepared=prepared, split=split, classes=classes, device=device, kept_out=kept_out
+    )
     task = new_task(config, network=network, teachers=teachers)
     views = Views(prepared, patch_size=config.patch_size, augmentation=config.augmentation, seed=config.seed)
     cache = _teacher_cache(config, views, split, teachers, teacher_records, network, bf16=evaluator.bf16)
@@ -125,6 +129,9 @@ def train(config: TrainConfig) -> Path:
     leaving_out, weights = network.inference_form()
     write_tensors(folder / WEIGHTS_FILE, weights)
     val_scores = score_val_cases(config, network, evaluator, split.val_cases, folder)
+    tested = None
+    if kept_out:
+        tested = score_kept_out_cases(config, network, case_evaluator(config, kept_out, device), folder)
     write_manifest(
         folder,
         {
@@ -144,6 +151,7 @@ def train(config: TrainConfig) -> Path:
             "seconds_per_step": round(seconds / module.global_step, 4) if module.global_step else None,
             "weights_sha256": sha256_of(folder / WEIGHTS_FILE),
             **val_scores,
+            "kept_out": tested,
         },
     )
     world.wait()

@@ -93,8 +93,12 @@ def write_study(
     missing: Sequence[tuple[str, int, int]] = (),
     window: Sequence[int] = (32, 32, 32),
     ensemble: bool = True,
+    tested: Path | None = None,
 ) -> Path:
-    """A cross-validation over folds of kept-out patients; ``missing`` jobs (arm, fold, seed) have only begun."""
+    """A cross-validation over folds of kept-out patients; ``missing`` jobs (arm, fold, seed) have only begun.
+
+    ``tested``: prepared cases that the whole cross-validation keeps out.
+    """
     data = open_prepared(prepared)
     folder.mkdir(parents=True)
     jobs = []
@@ -105,6 +109,8 @@ def write_study(
                 jobs.append({"arm": arm, "fold": fold, "seed": seed, "run": f"{folder.name}/{run.name}"})
                 finished = (arm, fold, seed) not in missing
                 write_run(run, data, described, patients, fold, seed, noise, window=window, finished=finished)
+                if tested and finished:
+                    add_kept_out(run, open_prepared(tested), seed, noise)
     described = {arm: dict(changes) for arm, (changes, _) in arms.items()}
     if ensemble:
         described["both_teachers"] = {"ensemble_of": ["h_denseformer", "unetr"]}
@@ -157,21 +163,8 @@ def write_run(
     _write_metrics(run, noise, bool(teachers), 10 if finished else 4)
     if not finished:
         return
-    rows = []
-    for case in (case for case, patient in sorted(data.plan.patients.items()) if patient in patients):
-        label = data.load(case)[1]
-        random = np.random.default_rng(int(hashlib.sha256(f"{case} {seed}".encode()).hexdigest()[:8], 16))
-        field = gaussian_filter(random.normal(size=label.shape), [min(2, n / 4) for n in label.shape])
-        field /= max(field.std(), 1e-9)
-        own = np.random.default_rng(int(hashlib.sha256(f"{run.name} {case}".encode()).hexdigest()[:8], 16))
-        chance = 1 / (1 + np.exp(-4 * (gaussian_filter(label * 2.0 - 1, 0.7) + noise * (field + 0.2 * own.normal()))))
-        foreground = np.round(255 * chance).astype(np.uint8)[None]
-        predicted = (chance > 0.5).astype(np.uint8)
-        save_file({"label": predicted, "foreground": foreground}, run / "predictions" / f"{case}.safetensors")
-        value = dice(predicted == 1, label == 1)
-        rows.append([case, "GTV", "" if value is None else f"{value:.6f}", "0.5"])
-    with (run / "per_case.csv").open("w", newline="", encoding="utf-8") as stream:
-        csv.writer(stream).writerows([["case", "label", "dice", "loss"], *rows])
+    cases = [case for case, patient in sorted(data.plan.patients.items()) if patient in patients]
+    write_predictions(run, data, cases, seed, noise, folder="predictions", table="per_case.csv")
     others = sorted(set(data.plan.patients.values()) - set(patients))
     manifest = {
         "versions": {"TeachFormer": "0.1.0"},
@@ -189,6 +182,37 @@ def write_run(
         "device": "cpu",
         "seconds_per_step": 0.25,
     }
+    (run / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+
+
+def write_predictions(
+    run: Path, data: PreparedData, cases: Sequence[str], seed: int, noise: float, *, folder: str, table: str
+) -> None:
+    """What a run stores of some cases, and their Dice."""
+    (run / folder).mkdir(parents=True, exist_ok=True)
+    rows = []
+    for case in cases:
+        label = data.load(case)[1]
+        random = np.random.default_rng(int(hashlib.sha256(f"{case} {seed}".encode()).hexdigest()[:8], 16))
+        field = gaussian_filter(random.normal(size=label.shape), [min(2, n / 4) for n in label.shape])
+        field /= max(field.std(), 1e-9)
+        own = np.random.default_rng(int(hashlib.sha256(f"{run.name} {case}".encode()).hexdigest()[:8], 16))
+        chance = 1 / (1 + np.exp(-4 * (gaussian_filter(label * 2.0 - 1, 0.7) + noise * (field + 0.2 * own.normal()))))
+        foreground = np.round(255 * chance).astype(np.uint8)[None]
+        predicted = (chance > 0.5).astype(np.uint8)
+        save_file({"label": predicted, "foreground": foreground}, run / folder / f"{case}.safetensors")
+        value = dice(predicted == 1, label == 1)
+        rows.append([case, "GTV", "" if value is None else f"{value:.6f}", "0.5"])
+    with (run / table).open("w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream).writerows([["case", "label", "dice", "loss"], *rows])
+
+
+def add_kept_out(run: Path, data: PreparedData, seed: int, noise: float) -> None:
+    """A finished run's test on the cases kept out."""
+    write_predictions(run, data, data.cases, seed, noise, folder="predictions_kept_out", table="kept_out.csv")
+    manifest = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
+    manifest["kept_out"] = {"preparation": data.plan.key(), "cases": len(data.cases), "dice": 0.5}
+    manifest["config"]["kept_out"] = str(data.folder)
     (run / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
 
 

@@ -220,6 +220,25 @@ def test_an_arm_on_fewer_folds_is_an_ablation(prepared, tmp_path):
     assert found["distillation", "student_from_h_denseformer"].p_holm == 2 / 2**7  # alone in its family
 
 
+def test_caching_is_tested_against_the_same_online(prepared, tmp_path):
+    """Whatever the cache alone decides may differ, and nothing else."""
+    from_t1 = {"teachers": ["h_denseformer"]}
+    settings = {
+        "online": {"mode": "balanced", "teacher_outputs": "online"},
+        "cached": {"mode": "balanced", "teacher_outputs": "cached", "quarter_turns": True},
+        "cached_unturned": {"mode": "balanced", "teacher_outputs": "cached", "quarter_turns": False},
+        "cached_paper": {"mode": "paper", "teacher_outputs": "cached", "quarter_turns": True},
+    }
+    arms = {name: (from_t1 | {"distillation": each}, 0.5) for name, each in settings.items()}
+    arms = {name: ARMS[name] for name in ("h_denseformer", "student")} | arms
+    folder = write_study(tmp_path / "cv", prepared, FOLDS[:1], arms=arms, ensemble=False)
+    comparisons = declared_comparisons([*arms_of(folder, prepared).values()])
+    assert {(one.first.name, one.second.name) for one in comparisons if one.question == "caching"} == {
+        ("cached", "online"),
+        ("cached_unturned", "online"),
+    }
+
+
 def test_seeds_are_repeats_and_not_patients(prepared, tmp_path):
     arms = {name: ARMS[name] for name in ("h_denseformer", "unetr", "student")}
     folder = write_study(tmp_path / "cv", prepared, FOLDS[:1], arms=arms, seeds=(0, 1, 2))

@@ -22,17 +22,18 @@ from TeachFormerCore.training.job_state import write_crossval
 TRAINED = [f"P{number:02}" for number in range(8)]
 KEPT_OUT = [["P08", "P09", "P10"], ["P11", "P12", "P13"]]
 PATIENTS = [*TRAINED, *KEPT_OUT[0], *KEPT_OUT[1]]
+TESTED = ["P14", "P15", "P16"]  # kept out of both folds
 SIZE, DISPLACEMENT = 32, 4
 
 
-def write_discs(folder: Path, *, displaced: bool) -> Path:
+def write_discs(folder: Path, patients: list[str], *, displaced: bool) -> Path:
     """Prepared cases of one slice each: bright discs in noise; with the labels of ``TRAINED`` displaced, or true."""
     from safetensors.numpy import save_file
 
     folder.mkdir(parents=True)
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(int(patients[0][1:]))
     rows, columns = np.mgrid[:SIZE, :SIZE]
-    for patient in PATIENTS:
+    for patient in patients:
         centre, radius = random.uniform(10, 22, 2), random.uniform(4, 7)
         label = (np.hypot(rows - centre[0], columns - centre[1]) < radius).astype(np.uint8)
         image = np.stack([label * 0.8, label * 1.5]) + random.normal(0, 0.1, (2, SIZE, SIZE))
@@ -41,18 +42,19 @@ def write_discs(folder: Path, *, displaced: bool) -> Path:
             label = np.roll(label, shift, (0, 1))
         arrays = {"image": image[:, None].astype(np.float16), "label": np.ascontiguousarray(label[None])}
         save_file(arrays, folder / f"{patient}.safetensors")
-    write_ct_pet_plan(folder, patients=PATIENTS, label="disc", extent=(128.0, 128.0, 4.0))
+    write_ct_pet_plan(folder, patients=patients, label="disc", extent=(128.0, 128.0, 4.0))
     return folder
 
 
 def write_miniature(folder: Path, **changes: Any) -> Path:
     """The data, the splits and the configuration in a folder; the configuration's file."""
     folder.mkdir(parents=True, exist_ok=True)
-    true = write_discs(folder / "true", displaced=False)
+    true = write_discs(folder / "true", PATIENTS, displaced=False)
     splits = folder / "splits.json"
     splits.write_text(json.dumps([{"train": TRAINED, "val": val} for val in KEPT_OUT]), encoding="utf-8")
     config = {
-        "data": str(write_discs(folder / "displaced", displaced=True)),
+        "data": str(write_discs(folder / "displaced", PATIENTS, displaced=True)),
+        "kept_out": str(write_discs(folder / "tested", TESTED, displaced=False)),
         "run": str(folder / "miniature"),
         "network": "h_denseformer_light",
         "network_arguments": {"filters": 4, "transformer_depth": 4},

@@ -1,5 +1,6 @@
 """The whole of the science in miniature: cross-validation of known answer, then the report that must tell it."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -26,3 +27,7 @@ def test_the_report_tells_it(miniature: Path, tmp_path: Path, capsys: pytest.Cap
     verdict = next(line for line in said.splitlines() if "student from all against student" in line)
     assert verdict.endswith(": better.")
     assert (tmp_path / "report" / "report.html").stat().st_size > 10_000
+    with (tmp_path / "report" / "tables" / "kept_out_cases.csv").open(newline="", encoding="utf-8") as stream:
+        tested = {row["arm"]: row for row in csv.DictReader(stream)}
+    assert float(tested["student from all"]["gain"]) > 0.05
+    assert {row["patients"] for row in tested.values()} == {"3"}

@@ -1,6 +1,6 @@
 """The declared comparisons. Declared here, before anyone looks at a number; whatever is trained is in its family.
 
-Three questions, each a family of its own, for Dice per patient:
+The questions, each a family of its own, for Dice per patient:
 
 1. *Does distillation help?* Every arm of a student's network with teachers, or trained in another way, against the
    student alone. Two-sided.
@@ -9,6 +9,8 @@ Three questions, each a family of its own, for Dice per patient:
 3. *Is it worth it?* Students, alone and distilled, against the plain U-Net. Two-sided.
 4. *Ablations.* Arms that the cross-validation plans on fewer folds than the student alone are in none of these, but in
    a family of their own, against the student alone. Two-sided.
+5. *What does caching cost?* Arms that learn from cached teachers against the arm that differs in nothing but asking
+   them online (same view for teacher and student). Two-sided.
 
 Holm's correction is over all tests of a family, with the permutation test's p. A family of which arms are unfinished is
 corrected for those that are there, and the report says so.
@@ -27,8 +29,10 @@ QUESTIONS = {
     "teacher": "As good as its best teacher? (non-inferiority, margin 2 Dice points)",
     "floor": "Better than the plain U-Net?",
     "ablation": "Ablations on fewer folds (against the student alone)",
+    "caching": "What does caching cost? (cached teachers against online ones)",
 }
 U_NET = "unet"
+OF_THE_CACHE = ("teacher_outputs", "cached_views", "cache_gigabytes", "quarter_turns")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +76,7 @@ def declared_comparisons(arms: Sequence[Arm]) -> list[Comparison]:
         "teacher": _against_teacher(whole, arms),
         "floor": _against_unet(whole, arms),
         "ablation": _against_alone(ablated, arms),
+        "caching": _against_online(arms),
     }
     for question, pairs in families.items():
         tested = []
@@ -134,3 +139,16 @@ def _against_unet(tested: Sequence[Arm], arms: Sequence[Arm]) -> Iterator[tuple[
     for arm in tested:
         if plain is not None and arm.kind in ("student", "distilled") and arm.network != U_NET:
             yield arm, plain
+
+
+def _against_online(arms: Sequence[Arm]) -> Iterator[tuple[Arm, Arm]]:
+    def all_but_the_cache(arm: Arm) -> tuple[object, ...]:
+        distillation = {key: value for key, value in arm.distillation.items() if key not in OF_THE_CACHE}
+        return arm.network, arm.teachers, arm.settings, distillation
+
+    distilled = [arm for arm in arms if arm.kind == "distilled"]
+    for cached in distilled:
+        for online in distilled:
+            outputs = [arm.distillation.get("teacher_outputs") for arm in (cached, online)]
+            if outputs == ["cached", "online"] and all_but_the_cache(cached) == all_but_the_cache(online):
+                yield cached, online

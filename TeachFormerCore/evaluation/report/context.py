@@ -12,6 +12,7 @@ from .arms import Arm, student_alone
 from .cases import Cohort
 from .comparisons import METRIC
 from .paper import PaperRow, PaperSource, paper_row
+from .results import ArmResults
 from .study import Study
 from .table import Column
 
@@ -76,17 +77,20 @@ class Context:
 
 
 def arm_cells(arm: Arm) -> dict[str, Any]:
-    values = list(arm.results.values(METRIC).values())
+    return score_cells(arm, arm.results)
+
+
+def score_cells(arm: Arm, results: ArmResults) -> dict[str, Any]:
     return {
         "arm": arm.title,
         "kind": arm.kind,
         "network": arm.network,
-        "patients": len(arm.results.patients),
-        "dice": arm.results.mean("dice"),
-        "dice_interval_95": bca_interval(np.array(values)),
-        "iou": arm.results.mean("iou"),
-        "missed": arm.results.missed,
-        "empty": arm.results.empty,
+        "patients": len(results.patients),
+        "dice": results.mean("dice"),
+        "dice_interval_95": bca_interval(np.array(list(results.values(METRIC).values()))),
+        "iou": results.mean("iou"),
+        "missed": results.missed,
+        "empty": results.empty,
     }
 
 

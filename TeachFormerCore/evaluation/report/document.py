@@ -16,8 +16,9 @@ from .audits import audit_tables
 from .cases import Cohort
 from .comparisons import QUESTIONS, Comparison, declared_comparisons
 from .context import Context
+from .kept_out import kept_out_cases
 from .paper import paper_source
-from .results import score_study
+from .results import ArmResults, score_study
 from .study import Study
 from .table import Table
 
@@ -82,7 +83,9 @@ def check_installed() -> None:
             raise missing_dependency(package, extra="report", purpose=PURPOSE) from error
 
 
-def make_report(study: Study, cohort: Cohort, *, describe: Describe, title: str | None = None) -> Report:
+def make_report(
+    study: Study, cohort: Cohort, *, describe: Describe, title: str | None = None, kept_out: Cohort | None = None
+) -> Report:
     """Scores a study and makes its tables and figures.
 
     Args:
@@ -90,12 +93,17 @@ def make_report(study: Study, cohort: Cohort, *, describe: Describe, title: str 
         cohort: the data it was trained on.
         describe: tells the size of a run's network.
         title: the heading.
+        kept_out: the cases that the whole cross-validation keeps out, where its runs were tested on them.
 
     Raises:
         MissingDependencyError: see `check_installed`.
     """
     check_installed()
     results, damaged = score_study(study, cohort)
+    tested: dict[str, ArmResults] = {}
+    if kept_out:
+        tested, more = score_study(study, kept_out, kept_out=True)
+        damaged += more
     study = replace(study, unfinished=study.unfinished + tuple(damaged))
     arms = read_arms(study, results, describe)
     comparisons = declared_comparisons(arms)
@@ -108,6 +116,7 @@ def make_report(study: Study, cohort: Cohort, *, describe: Describe, title: str 
         paper_tables.cross_validation(context),
         paper_tables.number_of_teachers(context),
         paper_tables.loss_terms(context),
+        kept_out_cases(context, tested),
         further_tables.statistics(context, comparisons),
         further_tables.detection_and_calibration(context),
         further_tables.slice_means(context),

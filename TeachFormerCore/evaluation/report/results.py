@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
@@ -17,7 +18,16 @@ from ..lesions import LesionCounts
 from ..scores import Score, mean_scores, score
 from ..slices import empty_slices, slice_mean_dice
 from .cases import Cohort, Volume, probabilities, read_prediction
-from .study import PREDICTIONS_FOLDER, Fold, Run, Study, Unfinished
+from .study import (
+    KEPT_OUT_FILE,
+    KEPT_OUT_FOLDER,
+    PER_CASE_FILE,
+    PREDICTIONS_FOLDER,
+    Fold,
+    Run,
+    Study,
+    Unfinished,
+)
 
 TEACHERS_ENSEMBLE = "teachers_ensemble"
 PRIOR_TITLES = {
@@ -151,11 +161,18 @@ def average(values: Iterable[float | None]) -> float | None:
     return math.fsum(known) / len(known) if known else None
 
 
-def score_study(study: Study, cohort: Cohort) -> tuple[dict[str, ArmResults], list[Unfinished]]:
-    """Scores every run, ensemble and prior of a study.
+def score_study(
+    study: Study, cohort: Cohort, *, kept_out: bool = False
+) -> tuple[dict[str, ArmResults], list[Unfinished]]:
+    """Scores every run, ensemble and prior of a study, each run on its fold's val cases or on those kept out of all.
 
     Ensembles average the probabilities of their arms' runs of one fold: those of the same seed, or an arm's first seed
     where it does not have that one. Beside the declared ones, all runs that teach are averaged.
+
+    Args:
+        study: the runs.
+        cohort: the references.
+        kept_out: every run that was tested on the cases kept out of the cross-validation, on all cases of the cohort.
 
     Returns:
         Arms by name, in the order of the study, then ensembles and priors; and runs whose stored predictions cannot be
@@ -166,11 +183,18 @@ def score_study(study: Study, cohort: Cohort) -> tuple[dict[str, ArmResults], li
     damaged: list[Unfinished] = []
     by_fold: dict[Fold, list[Run]] = {}
     for run in study.runs:
-        by_fold.setdefault(run.fold, []).append(run)
-    cases = {fold: cohort.cases_of(runs[0].manifest["patients"]["validation"]) for fold, runs in by_fold.items()}
+        if run.kept_out or not kept_out:
+            by_fold.setdefault(run.fold, []).append(run)
+    cases = {
+        fold: cohort.cases_of(
+            list(cohort.patients.values()) if kept_out else runs[0].manifest["patients"]["validation"]
+        )
+        for fold, runs in by_fold.items()
+    }
+    stored = (KEPT_OUT_FOLDER, KEPT_OUT_FILE) if kept_out else (PREDICTIONS_FOLDER, PER_CASE_FILE)
     with Progress(sum(map(len, cases.values())), "scoring stored predictions") as progress:
         for fold, runs in by_fold.items():
-            scoring = _FoldScoring(fold, runs, ensembles, cohort)
+            scoring = _FoldScoring(fold, runs, ensembles, cohort, stored)
             for volume in cohort.volumes(cases[fold]):
                 scoring.score(volume)
                 progress.advance(len(volume.parts))
@@ -200,9 +224,17 @@ def teacher_arms(study: Study) -> list[str]:
 class _FoldScoring:
     """The runs of one fold, volume by volume, so that only one volume's predictions are held at a time."""
 
-    def __init__(self, fold: Fold, runs: Sequence[Run], ensembles: Mapping[str, Sequence[str]], cohort: Cohort) -> None:
+    def __init__(
+        self,
+        fold: Fold,
+        runs: Sequence[Run],
+        ensembles: Mapping[str, Sequence[str]],
+        cohort: Cohort,
+        stored: tuple[str, str],
+    ) -> None:
         self.fold = fold
         self.cohort = cohort
+        self.predictions, self.table = stored
         self.damaged: dict[Run, str] = {}
         self.of_runs: dict[Run, list[VolumeResult]] = {run: [] for run in runs}
         self.of_ensembles: list[tuple[str, int, list[Run], list[VolumeResult]]] = [
@@ -215,7 +247,7 @@ class _FoldScoring:
         stored = {}
         for run, results in self.of_runs.items():
             try:
-                folder = run.folder / PREDICTIONS_FOLDER
+                folder = run.folder / self.predictions
                 label, stored[run] = read_prediction(folder, volume, self.cohort.classes)
             except InputError as error:
                 self.damaged.setdefault(run, str(error))
@@ -232,7 +264,7 @@ class _FoldScoring:
         """The results of all that is whole."""
         for run, results in self.of_runs.items():
             try:
-                _check_stored_dice(run, results)
+                _check_stored_dice(run.folder / self.table, results)
             except InputError as error:
                 self.damaged.setdefault(run, str(error))
             if run not in self.damaged:
@@ -273,10 +305,9 @@ class _FoldScoring:
         )
 
 
-def _check_stored_dice(run: Run, results: Sequence[VolumeResult]) -> None:
-    """Refuses predictions that are not those which the run's own ``per_case.csv`` was written for."""
+def _check_stored_dice(file: Path, results: Sequence[VolumeResult]) -> None:
+    """Refuses predictions that are not those which the run's own table of its cases was written for."""
     ours = {(one.case, one.label): one.dice for result in results for one in result.scores}
-    file = run.folder / "per_case.csv"
     try:
         with file.open(newline="", encoding="utf-8") as stream:
             rows = {(row["case"], row["label"]): row["dice"] for row in csv.DictReader(stream)}

@@ -11,7 +11,9 @@ from typing import Any
 from ...errors import InputError
 
 CROSSVAL_FILE, MANIFEST_FILE, CONFIG_FILE = "crossval.json", "manifest.json", "config.yaml"
-METRICS_FILE, AUDIT_FILE, PREDICTIONS_FOLDER = "metrics.csv", "audit.json", "predictions"
+METRICS_FILE, AUDIT_FILE = "metrics.csv", "audit.json"
+PREDICTIONS_FOLDER, PER_CASE_FILE = "predictions", "per_case.csv"
+KEPT_OUT_FOLDER, KEPT_OUT_FILE = "predictions_kept_out", "kept_out.csv"  # of no fold: tested once, by every run
 NAME = re.compile(r"(?P<arm>.+?)_fold(?P<fold>\w+?)_seed(?P<seed>\d+)")
 Fold = int | str
 
@@ -56,6 +58,11 @@ class Run:
         return [Path(one["run"]).name for one in self.manifest["teachers"]]
 
     @property
+    def kept_out(self) -> Mapping[str, Any] | None:
+        """What it was tested on beside its val cases: cases that the whole cross-validation keeps out."""
+        return self.manifest.get("kept_out")
+
+    @property
     def window(self) -> tuple[int, ...]:
         """The size that the network was built for, z, y, x (y, x in 2D)."""
         return tuple(self.config["image_size"] or self.config["patch_size"])
@@ -96,6 +103,11 @@ class Study:
     def example(self) -> Run:
         """Any finished run: data, channels, spacing and labels are the same in all."""
         return self.runs[0]
+
+    @property
+    def kept_out(self) -> Run | None:
+        """Any run that was tested on the cases kept out of the cross-validation: they are the same for all."""
+        return next((run for run in self.runs if run.kept_out), None)
 
 
 def read_study(folders: Sequence[Path]) -> Study:
@@ -224,12 +236,20 @@ def _progress(folder: Path) -> str:
 def _check_comparable(runs: Sequence[Run]) -> None:
     first = runs[0]
     kept_out: dict[Fold, Run] = {}
+    tested: Run | None = None
     for run in runs:
         if run.manifest["data"]["preparation"] != first.manifest["data"]["preparation"]:
             raise InputError(
                 f"{first.folder} and {run.folder} were trained on different data ({first.manifest['data']['dataset']} "
                 f"and {run.manifest['data']['dataset']}, or prepared differently): report on each by itself."
             )
+        if run.kept_out:
+            tested = tested or run
+            if run.kept_out["preparation"] != tested.manifest["kept_out"]["preparation"]:
+                raise InputError(
+                    f"{tested.folder} and {run.folder} were tested on different cases kept out: report on each by "
+                    "itself."
+                )
         other = kept_out.setdefault(run.fold, run)
         if run.manifest["patients"]["validation"] != other.manifest["patients"]["validation"]:
             raise InputError(
