@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import SimpleITK as sitk
 
 from ..errors import InputError
-from .image import voxels
+
+if TYPE_CHECKING:  # a grid alone is arithmetic: Slicer's window asks it, and SimpleITK takes 0.2 s to load
+    import SimpleITK as sitk
 
 # Two grids are the same where no voxel centre is further off than this part of the smallest voxel edge.
 SAME_GRID_TOLERANCE = 0.01
@@ -26,7 +28,7 @@ class Grid:
     direction: tuple[float, ...]
 
     @classmethod
-    def of(cls, image: sitk.Image) -> "Grid":
+    def of(cls, image: "sitk.Image") -> "Grid":
         """The grid of an image."""
         return cls(
             size=image.GetSize(),
@@ -123,11 +125,13 @@ def patient_grid(image: Grid, spacing: tuple[float, float, float]) -> Grid:
     )
 
 
-def resample(image: sitk.Image, grid: Grid, *, background: float = 0.0, nearest: bool = False) -> sitk.Image:
+def resample(image: "sitk.Image", grid: Grid, *, background: float = 0.0, nearest: bool = False) -> "sitk.Image":
     """The image on another grid, in physical space; outside its field of view ``background``.
 
     Linear interpolation to float32, or nearest neighbour with the image's own type for labels.
     """
+    import SimpleITK as sitk
+
     return sitk.Resample(
         image,
         grid.size,
@@ -141,7 +145,7 @@ def resample(image: sitk.Image, grid: Grid, *, background: float = 0.0, nearest:
     )
 
 
-def resample_label(label: sitk.Image, grid: Grid) -> np.ndarray:
+def resample_label(label: "sitk.Image", grid: Grid) -> np.ndarray:
     """A label map on another grid, ``(z, y, x)`` uint8.
 
     Each class by linear interpolation of its mask, the largest wins. Smoother than nearest neighbour, which leaves
@@ -150,6 +154,10 @@ def resample_label(label: sitk.Image, grid: Grid) -> np.ndarray:
     Raises:
         InputError: a class that is no whole number from 0 to 255.
     """
+    import SimpleITK as sitk
+
+    from .image import voxels
+
     values = np.unique(voxels(label))
     if values.min() < 0 or values.max() > 255 or not np.array_equal(values, np.rint(values)):
         raise InputError(f"A label holds values that are not whole numbers from 0 to 255, e.g. {values.max():g}.")
