@@ -17,10 +17,12 @@ from .cases import Cohort
 from .comparisons import QUESTIONS, Comparison, declared_comparisons
 from .context import Context
 from .kept_out import kept_out_cases
+from .missing_channels import missing_channels
 from .paper import paper_source
 from .results import ArmResults, score_study
 from .study import Study
 from .table import Table
+from .weighed_teachers import weighed_teachers
 
 PAGE, MARKDOWN, SUMMARY, PER_CASE = "report.html", "report.md", "report.json", "per_case.csv"
 PACKAGES = ("scipy", "matplotlib", "jinja2", "monai")
@@ -117,6 +119,8 @@ def make_report(
         paper_tables.number_of_teachers(context),
         paper_tables.loss_terms(context),
         kept_out_cases(context, tested),
+        missing_channels(arms),
+        weighed_teachers(arms),
         further_tables.statistics(context, comparisons),
         further_tables.detection_and_calibration(context),
         further_tables.slice_means(context),
