@@ -43,6 +43,8 @@ def missing_dependency(package: str, *, extra: str, purpose: str) -> MissingDepe
 
 INFERENCE_PACKAGES = ("torch", "numpy", "SimpleITK", "safetensors")
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+# What a path that a user gave can meet, wherever it is first looked at.
+PATH_ERRORS = (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ELOOP, errno.EIO, errno.ESTALE)
 
 
 def as_teachformer_error(error: Exception) -> TeachFormerError:
@@ -57,6 +59,8 @@ def as_teachformer_error(error: Exception) -> TeachFormerError:
         )
     if isinstance(error, OSError) and error.errno in DISK_ERRORS:
         return InputError(f"Writing failed ({error}): free some space or choose another folder.")
+    if isinstance(error, OSError) and error.errno in PATH_ERRORS and error.filename is not None:
+        return InputError(f"{error.filename} cannot be used ({error.strerror}): check the path and its permissions.")
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return TeachFormerError("The memory ran out: close other programs, choose the device cpu, or a smaller region.")
     return TeachFormerError(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from math import prod
 
 from ..devices import free_memory
+from .outputs import writing_threads
 from .runtimes.interface import Rung
 
 FLOAT = 4  # bytes
@@ -20,7 +21,7 @@ class MemoryPlan:
         rung: how it is computed.
         network: bytes on the runtime's device while a batch of windows is computed.
         blending: bytes where the rung keeps the image, its windows and the blended maps.
-        results: bytes on the CPU for the mask and one map on the reference's grid.
+        results: bytes on the CPU for the mask and the maps on the reference's grid that are made and written at a time.
     """
 
     rung: Rung
@@ -68,5 +69,5 @@ def plan_memory(
         rung=rung,
         network=window * rung.runtime.bytes_per_voxel,
         blending=FLOAT * (whole * maps + (whole if whole > prod(rung.window) else 0) + 2 * window * maps),
-        results=(1 + 2 * FLOAT) * prod(reference),
+        results=(1 + FLOAT * (1 + 2 * writing_threads(prod(reference)))) * prod(reference),
     )

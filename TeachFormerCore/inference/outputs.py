@@ -6,6 +6,17 @@ from pathlib import Path
 
 from ..errors import InputError
 
+SMALL_IMAGE = 2**27  # voxels
+
+
+def writing_threads(voxels: int) -> int:
+    """How many maps of a reference image are written at a time.
+
+    While one is written it is in memory twice, since it is read back: with two at a time and a third being made, these
+    are 2.7 GB for the largest of the small images.
+    """
+    return 2 if voxels <= SMALL_IMAGE else 1
+
 
 @dataclass(frozen=True, kw_only=True)
 class Outputs:

@@ -33,8 +33,12 @@ class Placing:
         view = Grid.of(self.reference).part(self.start, self.size)
         image = resample(self._image(values), view, background=outside)
         if self.size != self.reference.GetSize():
-            whole = sitk.Image(self.reference.GetSize(), image.GetPixelID()) + outside
-            image = sitk.Paste(whole, image, image.GetSize(), (0, 0, 0), self.start)
+            whole = sitk.Image(self.reference.GetSize(), image.GetPixelID())
+            if outside:
+                whole += outside
+            # In place: a whole body's map is hundreds of megabytes, which sitk.Paste would copy.
+            whole[tuple(slice(a, a + n) for a, n in zip(self.start, self.size, strict=True))] = image
+            image = whole
         # Bit for bit the reference's geometry, not a rounding of it.
         image.CopyInformation(self.reference)
         return image

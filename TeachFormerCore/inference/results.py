@@ -2,6 +2,9 @@
 
 import json
 import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +13,7 @@ import SimpleITK as sitk
 from ..data.image import OutputFiles
 from .card import Card
 from .inputs import Inputs
-from .outputs import Outputs
+from .outputs import Outputs, writing_threads
 from .seg_nrrd import as_segmentation, is_segmentation_file
 from .statistics import statistics
 
@@ -26,33 +29,65 @@ def write_results(
 ) -> dict[str, Any]:
     """Writes every wanted result; the files appear when ``files`` is left.
 
+    A map is computed when its turn comes, while those before it are still being written.
+
     Returns:
         The content of ``statistics.json``; empty if that is not wanted.
     """
-    label = as_segmentation(prediction.label, card) if is_segmentation_file(outputs.label) else prediction.label
-    files.write_image(label, outputs.label)
-    # A map is computed when it is asked for, and only one is in memory at a time.
-    for name in MAPS:
-        if path := getattr(outputs, name):
-            files.write_image(getattr(prediction, name), path)
-    if outputs.probabilities:
-        files.write_image(sitk.Compose(prediction.probabilities), outputs.probabilities)
-    uncertainty = prediction.uncertainty if outputs.uncertainty or outputs.statistics else None
-    if outputs.uncertainty and uncertainty:
-        files.write_image(uncertainty, outputs.uncertainty)
-    if not outputs.statistics:
-        return {}
-    figures = statistics(
-        prediction.label,
-        inputs.images,
-        card,
-        uncertainty=uncertainty,
-        notices=prediction.notices,
-        pet_units=inputs.pet_units,
-        reference=inputs.reference,
-    )
-    files.write_text(json.dumps(figures, indent=1, allow_nan=False) + "\n", outputs.statistics)
-    return figures
+    with _Writers(files, prediction.label.GetNumberOfPixels()) as writers:
+        label = as_segmentation(prediction.label, card) if is_segmentation_file(outputs.label) else prediction.label
+        writers.write(lambda: label, outputs.label)
+        for name in MAPS:
+            writers.write(lambda name=name: getattr(prediction, name), getattr(outputs, name))  # type: ignore[misc]
+        writers.write(lambda: sitk.Compose(prediction.probabilities), outputs.probabilities)
+        uncertainty = prediction.uncertainty if outputs.uncertainty or outputs.statistics else None
+        if uncertainty:
+            writers.write(lambda: uncertainty, outputs.uncertainty)
+        if not outputs.statistics:
+            return {}
+        figures = statistics(
+            prediction.label,
+            inputs.images,
+            card,
+            uncertainty=uncertainty,
+            notices=prediction.notices,
+            pet_units=inputs.pet_units,
+            reference=inputs.reference,
+        )
+        files.write_text(json.dumps(figures, indent=1, allow_nan=False) + "\n", outputs.statistics)
+        return figures
+
+
+class _Writers:
+    """Threads that write images; left when everything is written, or with the first error.
+
+    Args:
+        files: where to.
+        voxels: of an image, see `writing_threads`.
+    """
+
+    def __init__(self, files: OutputFiles, voxels: int) -> None:
+        self._files = files
+        self._most = writing_threads(voxels)
+        self._pool = ThreadPoolExecutor(self._most, "writing")
+        self._writing: deque[Future[None]] = deque()
+
+    def __enter__(self) -> "_Writers":
+        return self
+
+    def write(self, make: Callable[[], sitk.Image], path: Path | None) -> None:
+        """Makes an image and leaves it to a thread; waits for one first where all are busy."""
+        if path is None:
+            return
+        while len(self._writing) >= self._most:
+            self._writing.popleft().result()
+        self._writing.append(self._pool.submit(self._files.write_image, make(), path))
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=kind is not None)
+        if kind is None:
+            for writing in self._writing:
+                writing.result()
 
 
 class CancellableFiles(OutputFiles):

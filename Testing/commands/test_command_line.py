@@ -85,6 +85,9 @@ def test_exit_codes_of_calls(cli: Cli, arguments: tuple[str, ...], code: int) ->
         (KeyboardInterrupt(), 130, "cancelled"),
         (MemoryError(), 4, "memory ran out"),
         (OSError(28, "No space left on device"), 2, "free some space"),
+        (PermissionError(13, "Permission denied", "/a/b"), 2, "/a/b cannot be used (Permission denied): check"),
+        (OSError(36, "File name too long", "/a/c"), 2, "/a/c cannot be used (File name too long): check"),
+        (ConnectionResetError(104, "Connection reset"), 4, "internal error"),
         (ZeroDivisionError("oops"), 4, "internal error (ZeroDivisionError: oops)"),
     ],
 )

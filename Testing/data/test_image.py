@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from TeachFormerCore.data.image import OutputFiles, check_writable, image_like, read_image, voxels
+from TeachFormerCore.data.image import OutputFiles, check_writable, image_like, read_image, same_bits, voxels
 from TeachFormerCore.data.integrity import non_finite_voxels
 from TeachFormerCore.errors import InputError
 
@@ -369,3 +369,23 @@ def test_a_full_disk(tmp_path):
         "[]",
     ]
     assert "File too large" in lines[-2]
+
+
+def test_a_path_that_nobody_can_open_is_one_sentence(tmp_path):
+    with pytest.raises(InputError, match=r"cannot be opened \(File name too long\): check the path"):
+        read_image(tmp_path / f"{'x' * 5000}.nii.gz")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="does not exist: check the path"):
+        read_image(tmp_path / "file" / "below.nii.gz")
+
+
+def test_same_bits_by_hand():
+    values = np.array([[0.0, np.nan], [-np.inf, 1e-40]], np.float32)
+    assert same_bits(values, values.copy())
+    assert same_bits(values.T, values.T.copy())
+    for place, other in (((0, 1), 0.0), ((1, 1), 1.1e-40), ((1, 0), np.inf)):
+        changed = values.copy()
+        changed[place] = other
+        assert not same_bits(values, changed)
+    assert not same_bits(values, values.astype(np.float64))
+    assert not same_bits(values, values[:1])
