@@ -1,8 +1,9 @@
 """Writes docs/RESULTS.md from docs/results/: no number by hand.
 
-python Training/results.py            the page, from the evaluations of models and the reports of studies there
-python Training/results.py sts        first the report of the runs in the runs folder's 'sts', with the manifest,
-                                      configuration and per-case table of each finished one
+python Training/results.py        the page, from the evaluations of models and the reports of studies there
+python Training/results.py sts    first the report of the runs in the runs folder's 'sts'; manifest, configuration and
+                                  tables of each finished one are kept. Those kept before whose runs are gone stay in
+                                  the figures, by the scores of the last report.
 """
 
 import json
@@ -13,12 +14,20 @@ from pathlib import Path
 from typing import Any
 
 from TeachFormerCore.evaluation.report.document import MARKDOWN, report_markdown
+from TeachFormerCore.evaluation.report.stored_scores import SCORES
+from TeachFormerCore.evaluation.report.study import AUDIT_FILE, CROSSVAL_FILE
 from TeachFormerCore.paths import runs_folder
-from TeachFormerCore.training.run_folder import CONFIG_FILE, MANIFEST_FILE, METRICS_FILE, PER_CASE_FILE
+from TeachFormerCore.training.run_folder import (
+    CONFIG_FILE,
+    KEPT_OUT_FILE,
+    MANIFEST_FILE,
+    METRICS_FILE,
+    PER_CASE_FILE,
+)
 
 DOCS = Path(__file__).parent.parent / "docs"
 RESULTS = DOCS / "results"
-KEPT = (CONFIG_FILE, MANIFEST_FILE, METRICS_FILE, PER_CASE_FILE)
+KEPT = (CONFIG_FILE, MANIFEST_FILE, METRICS_FILE, PER_CASE_FILE, KEPT_OUT_FILE, AUDIT_FILE)
 COLUMNS = {"dice": "Dice", "iou": "IoU", "surface_dice": "Surface Dice 3 mm", "hd95_mm": "HD95 mm"}
 BASELINES = {
     "predict_nothing": "predict nothing",
@@ -40,16 +49,35 @@ are cut about 5 cm around the tumour, so that its position alone gives much away
 def collect(study: str) -> None:
     """Makes a study's report, and keeps of each finished run what is small."""
     target, folder = RESULTS / study, runs_folder() / study
+    finished = sorted(file.parent for file in folder.glob(f"*/{MANIFEST_FILE}"))
+    names = {run.name for run in finished}
+    earlier = [run for run in sorted((target / "runs").glob("*")) if run.name not in names]
     # The runs of a cross-validation may lie there before it was ever started as a whole.
-    whole = (folder / "crossval.json").exists()
-    runs = [folder] if whole else sorted(file.parent for file in folder.glob(f"*/{CONFIG_FILE}"))
-    report = [sys.executable, "-m", "TeachFormerCore", "report", *runs, "--output", target, "--title", study]
+    runs = [folder] if (folder / CROSSVAL_FILE).exists() else finished
+    report = [sys.executable, "-m", "TeachFormerCore", "report", *runs, *earlier, "--output", target, "--title", study]
+    if (target / SCORES).exists():
+        report += ["--scores", target / SCORES]
     subprocess.run([str(word) for word in report], check=True)
-    for manifest in sorted(folder.glob(f"*/{MANIFEST_FILE}")):
-        kept = target / "runs" / manifest.parent.name
+    for run in finished:
+        kept = target / "runs" / run.name
         kept.mkdir(parents=True, exist_ok=True)
         for name in KEPT:
-            shutil.copy(manifest.parent / name, kept / name)
+            if (run / name).exists():
+                shutil.copy(run / name, kept / name)
+
+
+def commands(study: str) -> str:
+    """How a study's figures come about again."""
+    config = f"Training/configs/{study}_crossval.yaml"
+    return f"""The runs, whole or in part, then the report and this page; one run again, bit for bit:
+
+    teachformer crossval --config {config} --plan
+    teachformer crossval --config {config} [--folds 0] [--arms student,unet]
+    python Training/results.py {study}
+    teachformer reproduce {study}/student_fold0_seed0
+
+What each run was made with and what came of each case: [runs](results/{study}/runs).
+"""
 
 
 def table(summary: dict[str, Any]) -> str:
@@ -100,7 +128,10 @@ def main() -> None:
         collect(study)
     models = sorted(file.parent for file in RESULTS.glob("*/summary.json"))
     studies = sorted(file.parent for file in RESULTS.glob(f"*/{MARKDOWN}"))
-    reports = [report_markdown(folder, link=f"results/{folder.name}", level=2) for folder in studies]
+    reports = []
+    for folder in studies:
+        heading, rest = report_markdown(folder, link=f"results/{folder.name}", level=2).split("\n", 1)
+        reports.append(f"{heading}\n\n{commands(folder.name)}{rest}")
     text = "\n".join([HEADER, *(section(folder) for folder in models), *reports])
     (DOCS / "RESULTS.md").write_text(text, encoding="utf-8")
     print(f"docs/RESULTS.md: {len(models)} evaluations, {len(studies)} studies")

@@ -25,6 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="the cases kept out of the cross-validation, prepared or not (default: as in the configuration)",
     )
+    parser.add_argument(
+        "--scores",
+        type=Path,
+        metavar="F",
+        help="scores.json of an earlier report, for runs whose predictions are gone",
+    )
     parser.add_argument("--title", metavar="TEXT", help="the report's heading")
     parser.add_argument("--json", action="store_true", help="print the tables as JSON too")
 
@@ -37,6 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ..data.image import OutputFiles
     from ..errors import EXIT_SOME_FAILED, InputError
     from ..evaluation.report.document import PAGE, check_installed, make_report, summary, write_report
+    from ..evaluation.report.stored_scores import read_scores
     from ..evaluation.report.study import read_study
 
     check_installed()
@@ -47,6 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     if study.kept_out is not None and study.kept_out.kept_out is not None:
         named = arguments.kept_out or study.kept_out.config["kept_out"]
         kept_out = _cohort(study, named, study.kept_out.kept_out["preparation"], split="Ts")
+    stored = read_scores(arguments.scores) if arguments.scores else None
     output = arguments.output
     if (output / "manifest.json").exists() or (output / "plan.json").exists():
         raise InputError(f"{output} is a run or prepared data, which a report is never written into: give another.")
@@ -54,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"The folder {output} could not be created ({error.strerror}): give another.") from error
-    report = make_report(study, cohort, describe=_describe, title=arguments.title, kept_out=kept_out)
+    report = make_report(study, cohort, describe=_describe, title=arguments.title, kept_out=kept_out, stored=stored)
     with OutputFiles() as files:
         write_report(report, output, files)
     if arguments.json:

@@ -178,6 +178,7 @@ def write_run(
         },
         "patients": {"training": others[1:], "tuning": others[:1], "validation": sorted(patients)},
         "teachers": [{"run": name} for name in teachers],
+        "weights_sha256": hashlib.sha256(str(run).encode()).hexdigest(),
         "steps": 200,
         "device": "cpu",
         "seconds_per_step": 0.25,

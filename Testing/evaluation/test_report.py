@@ -91,7 +91,7 @@ def rows_of(folder: Path, table: str) -> dict[str, dict[str, str]]:
 
 def test_every_file_is_there(written):
     names = {file.name for file in written.iterdir()}
-    assert names == {"report.html", "report.md", "report.json", "per_case.csv", "tables", "figures"}
+    assert names == {"report.html", "report.md", "report.json", "scores.json", "per_case.csv", "tables", "figures"}
     assert {file.stem for file in (written / "figures").iterdir()} == {
         *("bubbles", "differences", "learning_curves", "loss_terms", "panels")
     }

@@ -113,3 +113,48 @@ def test_a_changed_prediction_is_found(
     (stored / "T0.safetensors").write_bytes((stored / "T1.safetensors").read_bytes())
     assert main(["report", str(study), "--output", str(tmp_path / "out")]) == 1
     assert "kept_out.csv says Dice" in capsys.readouterr().err
+
+
+def test_a_later_report_needs_no_predictions_of_runs_that_are_gone(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    """Fold 0's runs are kept without their predictions, fold 1's are whole: every table is as before, to the digit."""
+    study = Path(shutil.copytree(folders[0], tmp_path / "cv"))
+    content = json.loads((study / "crossval.json").read_text(encoding="utf-8"))
+    content["arms"]["both"] = {"ensemble_of": ["h_denseformer", "student"]}
+    (study / "crossval.json").write_text(json.dumps(content), encoding="utf-8")
+    before, after = tmp_path / "before", tmp_path / "after"
+    assert main(["report", str(study), "--output", str(before)]) == 0
+    kept = []
+    for run in sorted(study.glob("*_fold0_seed0")):
+        kept.append(Path(shutil.move(run, tmp_path / run.name)))
+        for folder in ("predictions", "predictions_kept_out"):
+            shutil.rmtree(kept[-1] / folder)
+    later = ["report", str(study), *map(str, kept), "--output", str(after), "--title", "TeachFormer: cv"]
+    assert main([*later, "--scores", str(before / "scores.json")]) == 0
+    tables = sorted(file.name for file in (before / "tables").iterdir())
+    assert tables == sorted(file.name for file in (after / "tables").iterdir())
+    for name in (*(f"tables/{table}" for table in tables), "per_case.csv"):
+        assert (before / name).read_text(encoding="utf-8") == (after / name).read_text(encoding="utf-8"), name
+    assert entries(before) == entries(after)
+
+
+def entries(report: Path) -> list[Any]:
+    """Its scores, in an order of their own."""
+    content = json.loads((report / "scores.json").read_text(encoding="utf-8"))
+    return sorted(content["entries"], key=lambda one: (one["kept_out"], one["weights"]))
+
+
+def test_scores_of_other_weights_are_not_taken(
+    folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = Path(shutil.copytree(folders[0], tmp_path / "cv"))
+    assert main(["report", str(study), "--output", str(tmp_path / "before")]) == 0
+    run = study / "student_fold0_seed0"
+    shutil.rmtree(run / "predictions")
+    manifest = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
+    (run / "manifest.json").write_text(json.dumps(manifest | {"weights_sha256": "other"}), encoding="utf-8")
+    scores = ["--scores", str(tmp_path / "before" / "scores.json")]
+    assert main(["report", str(study), "--output", str(tmp_path / "after"), *scores]) == 1
+    assert "student, fold 0, seed 0" in capsys.readouterr().err
+    (tmp_path / "none.json").write_text('{"entries": [{"weights": []}]}', encoding="utf-8")
+    assert main(["report", str(study), "--output", str(tmp_path / "x"), "--scores", str(tmp_path / "none.json")]) == 2
+    assert "is not the scores.json of a report" in capsys.readouterr().err

@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .results import PRIOR_TITLES, ArmResults, all_ensembles, teacher_arms
+from .arm_results import ArmResults
+from .results import PRIOR_TITLES, all_ensembles, teacher_arms
 from .study import Run, Study, Unfinished
 
 Kind = Literal["teacher", "student", "distilled", "baseline", "ensemble", "prior"]

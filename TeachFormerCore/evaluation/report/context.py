@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from ..statistics import bca_interval
+from .arm_results import ArmResults
 from .arms import Arm, student_alone
 from .cases import Cohort
 from .comparisons import METRIC
 from .paper import PaperRow, PaperSource, paper_row
-from .results import ArmResults
 from .study import Study
 from .table import Column
 

@@ -11,6 +11,7 @@ from typing import Any
 from ...errors import missing_dependency
 from ..page import environment
 from . import figures, further_tables, panels, paper_tables
+from .arm_results import ArmResults
 from .arms import Arm, Describe, read_arms
 from .audits import audit_tables
 from .cases import Cohort
@@ -19,7 +20,8 @@ from .context import Context
 from .kept_out import kept_out_cases
 from .missing_channels import missing_channels
 from .paper import paper_source
-from .results import ArmResults, score_study
+from .results import score_study
+from .stored_scores import SCORES, StoredScores
 from .study import Study
 from .table import Table
 from .weighed_teachers import weighed_teachers
@@ -56,6 +58,7 @@ class Report:
         findings: for each declared question, sentences that say what was found.
         tables, pictures: in their order.
         per_case: one row for each arm, fold, seed, case and label.
+        scores: all of them, for a later report.
         notes: what a reader must know, e.g. what is not finished.
         damaged: titles of runs that could not be used.
     """
@@ -66,6 +69,7 @@ class Report:
     tables: Sequence[Table]
     pictures: Sequence[Picture]
     per_case: Table
+    scores: StoredScores
     notes: Sequence[str]
     damaged: Sequence[str]
 
@@ -86,7 +90,13 @@ def check_installed() -> None:
 
 
 def make_report(
-    study: Study, cohort: Cohort, *, describe: Describe, title: str | None = None, kept_out: Cohort | None = None
+    study: Study,
+    cohort: Cohort,
+    *,
+    describe: Describe,
+    title: str | None = None,
+    kept_out: Cohort | None = None,
+    stored: StoredScores | None = None,
 ) -> Report:
     """Scores a study and makes its tables and figures.
 
@@ -96,15 +106,17 @@ def make_report(
         describe: tells the size of a run's network.
         title: the heading.
         kept_out: the cases that the whole cross-validation keeps out, where its runs were tested on them.
+        stored: scores of an earlier report, for runs whose predictions are gone.
 
     Raises:
         MissingDependencyError: see `check_installed`.
     """
     check_installed()
-    results, damaged = score_study(study, cohort)
+    stored = stored or StoredScores()
+    results, damaged = score_study(study, cohort, stored=stored)
     tested: dict[str, ArmResults] = {}
     if kept_out:
-        tested, more = score_study(study, kept_out, kept_out=True)
+        tested, more = score_study(study, kept_out, kept_out=True, stored=stored)
         damaged += more
     study = replace(study, unfinished=study.unfinished + tuple(damaged))
     arms = read_arms(study, results, describe)
@@ -136,6 +148,7 @@ def make_report(
         tables=[table for table in made if table is not None],
         pictures=_pictures(arms, comparisons, cohort),
         per_case=_per_case(arms),
+        scores=stored,
         notes=_notes(study, damaged_count=len(damaged)),
         damaged=[f"{one.arm}, fold {one.fold}, seed {one.seed}: {one.why}" for one in damaged],
     )
@@ -155,6 +168,7 @@ def write_report(report: Report, folder: Path, files: Any) -> None:
     for picture in report.pictures:
         files.temporary(folder / "figures" / f"{picture.name}.png").write_bytes(picture.png)
     files.write_text(report.per_case.csv(), folder / PER_CASE)
+    files.write_text(json.dumps(report.scores.as_json(), allow_nan=False) + "\n", folder / SCORES)
     files.write_text(markdown(report), folder / MARKDOWN)
     files.write_text(html(report), folder / PAGE)
     files.write_text(json.dumps(summary(report), indent=1, allow_nan=False) + "\n", folder / SUMMARY)

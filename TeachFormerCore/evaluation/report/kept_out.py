@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..statistics import PairedComparison, compare, holm, paired_differences
+from .arm_results import ArmResults
 from .arms import Arm, student_alone
 from .comparisons import METRIC
 from .context import (
@@ -27,7 +28,6 @@ from .context import (
     paper_cells,
     score_cells,
 )
-from .results import ArmResults
 from .study import Fold
 from .table import Column, Table
 

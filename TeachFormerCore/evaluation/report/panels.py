@@ -49,7 +49,12 @@ def select(arms: Sequence[Arm]) -> Selection | None:
     alone = student_alone(best, arms)
     assert alone is not None
     ours, theirs = best.results.values(METRIC), alone.results.values(METRIC)
-    gains = sorted((ours[name] - theirs[name], name) for name in ours.keys() & theirs.keys())
+    teacher = best_teacher(best, arms)
+    shown = {"Teacher": teacher} if teacher else {}
+    shown |= {"Student alone": alone, "Distilled": best}
+    pictured = [_with_predictions(arm) for arm in shown.values()]
+    there = set(ours).intersection(theirs, *pictured)
+    gains = sorted((ours[name] - theirs[name], name) for name in there)
     if not gains:
         return None
     chosen = {
@@ -57,10 +62,8 @@ def select(arms: Sequence[Arm]) -> Selection | None:
         gains[(len(gains) - 1) // 2][1]: "Median",
         gains[-1][1]: "Largest gain" if gains[-1][0] > 0 else "Smallest loss",
     }
-    teacher = best_teacher(best, arms)
-    shown = {"Teacher": teacher} if teacher else {}
     return Selection(
-        arms=shown | {"Student alone": alone, "Distilled": best},
+        arms=shown,
         cases=tuple((name, f"{why}: {100 * (ours[name] - theirs[name]):+.1f} points") for name, why in chosen.items()),
     )
 
@@ -178,8 +181,19 @@ class _Row:
 
 
 def _run_of(arm: Arm, volume: Volume) -> Run | None:
-    scored = sorted((r.seed, str(r.fold)) for r in arm.results.results if r.volume == volume.name)
-    return next((run for run in arm.runs if scored and (run.seed, str(run.fold)) == scored[0]), None)
+    scored = {(r.seed, str(r.fold)) for r in arm.results.results if r.volume == volume.name}
+    return next((run for run in _runs_with_predictions(arm) if (run.seed, str(run.fold)) in scored), None)
+
+
+def _with_predictions(arm: Arm) -> set[str]:
+    """The patients of whom there is more than scores of an earlier report."""
+    places = {(run.seed, str(run.fold)) for run in _runs_with_predictions(arm)}
+    return {r.patient for r in arm.results.results if (r.seed, str(r.fold)) in places}
+
+
+def _runs_with_predictions(arm: Arm) -> list[Run]:
+    runs = (run for run in arm.runs if (run.folder / PREDICTIONS_FOLDER).is_dir())
+    return sorted(runs, key=lambda run: (run.seed, str(run.fold)))
 
 
 def _outline(axes: "Axes", label: np.ndarray, cohort: Cohort, colour: str, style: str) -> None:

@@ -1,10 +1,7 @@
-"""Every arm's scores, patient by patient: trained runs, ensembles of them, and masks that need no training."""
+"""Scores every arm of a study: trained runs, ensembles of them, and masks that need no training."""
 
 import csv
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +9,13 @@ import numpy as np
 from ...errors import InputError
 from ...progress import Progress
 from ..baselines import CENTRED_ELLIPSOID, PREDICT_NOTHING, SUV_2_5, baseline_masks
-from ..calibration import Reliability, brier_score, reliability
-from ..detection import Detections, detection_map, detections
-from ..lesions import LesionCounts
-from ..scores import Score, mean_scores, score
+from ..calibration import brier_score, reliability
+from ..detection import detection_map, detections
+from ..scores import score
 from ..slices import empty_slices, slice_mean_dice
+from .arm_results import ArmResults, VolumeResult
 from .cases import Cohort, Volume, probabilities, read_prediction
+from .stored_scores import StoredScores
 from .study import (
     KEPT_OUT_FILE,
     KEPT_OUT_FOLDER,
@@ -39,130 +37,8 @@ STORED_DICE_TOLERANCE = 1e-4  # per_case.csv against the stored masks
 NO_SEED = -1
 
 
-@dataclass(frozen=True, kw_only=True)
-class VolumeResult:
-    """One arm, fold and seed on one volume.
-
-    Attributes:
-        scores: one for each label.
-        slice_dice: mean over 2D slices of the union of the labels, see `slices`.
-        empty_slices: of the reference; ``slices`` is how many there are.
-        reliability, brier: None where there are no probabilities.
-        detected: lesion candidates.
-    """
-
-    arm: str
-    fold: Fold
-    seed: int
-    volume: str
-    patient: str
-    scores: tuple[Score, ...]
-    slice_dice: float
-    empty_slices: int
-    slices: int
-    reliability: Reliability | None
-    brier: float | None
-    detected: Detections
-
-
-@dataclass(frozen=True, kw_only=True)
-class ArmResults:
-    """An arm on all the volumes that it was scored on.
-
-    Attributes:
-        name: as in the cross-validation.
-        results: over folds, seeds and volumes.
-    """
-
-    name: str
-    results: tuple[VolumeResult, ...]
-
-    @cached_property
-    def patients(self) -> dict[str, dict[str, float | None]]:
-        """The mean of each metric for each patient, over labels, cases and seeds: the values that are compared."""
-        by_patient: dict[str, list[Score]] = {}
-        for result in self.results:
-            by_patient.setdefault(result.patient, []).extend(result.scores)
-        return {patient: mean_scores(scores) for patient, scores in sorted(by_patient.items())}
-
-    @property
-    def folds(self) -> list[Fold]:
-        """Folds it was scored on."""
-        return sorted({result.fold for result in self.results}, key=str)
-
-    @property
-    def seeds(self) -> list[int]:
-        """Seeds it was trained with."""
-        return sorted({result.seed for result in self.results})
-
-    def values(self, metric: str, patients: Iterable[str] | None = None) -> dict[str, float]:
-        """A metric of the patients that have it."""
-        chosen = self.patients if patients is None else [name for name in patients if name in self.patients]
-        values = {name: self.patients[name][metric] for name in chosen}
-        return {name: value for name, value in values.items() if value is not None}
-
-    def mean(self, metric: str, patients: Iterable[str] | None = None) -> float | None:
-        """The mean over patients."""
-        return average(self.values(metric, patients).values())
-
-    def fold_means(self, metric: str) -> list[float]:
-        """The mean over the patients of each fold."""
-        means = [self.only(fold=fold).mean(metric) for fold in self.folds]
-        return [value for value in means if value is not None]
-
-    def seed_means(self, metric: str) -> list[float]:
-        """The mean over the patients of each seed, of those seeds that were scored on every patient."""
-        parts = [self.only(seed=seed) for seed in self.seeds]
-        means = [part.mean(metric) for part in parts if part.patients.keys() == self.patients.keys()]
-        return [value for value in means if value is not None]
-
-    def only(self, *, fold: Fold | None = None, seed: int | None = None) -> "ArmResults":
-        """The part of one fold or one seed."""
-        kept = (r for r in self.results if fold in (None, r.fold) and seed in (None, r.seed))
-        return ArmResults(name=self.name, results=tuple(kept))
-
-    @property
-    def empty(self) -> int:
-        """Labels of volumes that are empty in both masks, with whatever seed: they are not in the means."""
-        return len({(one.case, one.label) for result in self.results for one in result.scores if one.empty})
-
-    @property
-    def missed(self) -> int:
-        """Labels of volumes that were missed altogether, with whatever seed."""
-        return len({(one.case, one.label) for result in self.results for one in result.scores if one.missed})
-
-    @property
-    def lesions(self) -> LesionCounts:
-        """Over all rows."""
-        return sum((one.lesions for result in self.results for one in result.scores), LesionCounts())
-
-    @property
-    def calibration_error(self) -> float | None:
-        """ECE over the voxels of all volumes."""
-        parts = [result.reliability for result in self.results]
-        known = [part for part in parts if part is not None]
-        return sum(known[1:], known[0]).expected_calibration_error if known else None
-
-    @property
-    def brier(self) -> float | None:
-        """The mean over volumes."""
-        return average(result.brier for result in self.results)
-
-    @property
-    def slice_dice(self) -> float | None:
-        """The mean over the slices of all volumes."""
-        total = sum(result.slices for result in self.results)
-        return sum(result.slice_dice * result.slices for result in self.results) / total if total else None
-
-
-def average(values: Iterable[float | None]) -> float | None:
-    """The mean of what is there."""
-    known = [value for value in values if value is not None]
-    return math.fsum(known) / len(known) if known else None
-
-
 def score_study(
-    study: Study, cohort: Cohort, *, kept_out: bool = False
+    study: Study, cohort: Cohort, *, kept_out: bool = False, stored: StoredScores | None = None
 ) -> tuple[dict[str, ArmResults], list[Unfinished]]:
     """Scores every run, ensemble and prior of a study, each run on its fold's val cases or on those kept out of all.
 
@@ -173,6 +49,7 @@ def score_study(
         study: the runs.
         cohort: the references.
         kept_out: every run that was tested on the cases kept out of the cross-validation, on all cases of the cohort.
+        stored: scores of an earlier report, for runs whose predictions are gone; what is scored here is added to it.
 
     Returns:
         Arms by name, in the order of the study, then ensembles and priors; and runs whose stored predictions cannot be
@@ -191,10 +68,9 @@ def score_study(
         )
         for fold, runs in by_fold.items()
     }
-    stored = (KEPT_OUT_FOLDER, KEPT_OUT_FILE) if kept_out else (PREDICTIONS_FOLDER, PER_CASE_FILE)
     with Progress(sum(map(len, cases.values())), "scoring stored predictions") as progress:
-        for fold, runs in by_fold.items():
-            scoring = _FoldScoring(fold, runs, ensembles, cohort, stored)
+        for fold, runs in sorted(by_fold.items(), key=lambda one: str(one[0])):
+            scoring = _FoldScoring(fold, runs, ensembles, cohort, kept_out, stored or StoredScores())
             for volume in cohort.volumes(cases[fold]):
                 scoring.score(volume)
                 progress.advance(len(volume.parts))
@@ -230,22 +106,31 @@ class _FoldScoring:
         runs: Sequence[Run],
         ensembles: Mapping[str, Sequence[str]],
         cohort: Cohort,
-        stored: tuple[str, str],
+        kept_out: bool,
+        stored: StoredScores,
     ) -> None:
         self.fold = fold
         self.cohort = cohort
-        self.predictions, self.table = stored
+        self.kept_out = kept_out
+        self.stored = stored
+        self.predictions = KEPT_OUT_FOLDER if kept_out else PREDICTIONS_FOLDER
+        self.table = KEPT_OUT_FILE if kept_out else PER_CASE_FILE
         self.damaged: dict[Run, str] = {}
-        self.of_runs: dict[Run, list[VolumeResult]] = {run: [] for run in runs}
+        self.of_runs: dict[Run, list[VolumeResult]] = {run: self._found([run], run.arm, run.seed) for run in runs}
         self.of_ensembles: list[tuple[str, int, list[Run], list[VolumeResult]]] = [
-            (name, seed, members, []) for name, arms in ensembles.items() for seed, members in _members(arms, runs)
+            (name, seed, members, self._found(members, name, seed))
+            for name, arms in ensembles.items()
+            for seed, members in _members(arms, runs)
         ]
+        self.earlier = [run for run, results in self.of_runs.items() if results]
         self.of_priors: list[VolumeResult] = []
 
     def score(self, volume: Volume) -> None:
         """Scores all that there is of a volume."""
         stored = {}
         for run, results in self.of_runs.items():
+            if run in self.earlier:
+                continue
             try:
                 folder = run.folder / self.predictions
                 label, stored[run] = read_prediction(folder, volume, self.cohort.classes)
@@ -268,11 +153,19 @@ class _FoldScoring:
             except InputError as error:
                 self.damaged.setdefault(run, str(error))
             if run not in self.damaged:
+                self.stored.add([run], results, kept_out=self.kept_out)
                 yield from results
         for _, _, members, results in self.of_ensembles:
-            if not any(run in self.damaged for run in members):
+            if results and not any(run in self.damaged for run in members):
+                self.stored.add(members, results, kept_out=self.kept_out)
                 yield from results
         yield from self.of_priors
+
+    def _found(self, members: Sequence[Run], arm: str, seed: int) -> list[VolumeResult]:
+        """Earlier scores, where predictions are gone."""
+        if all((run.folder / self.predictions).is_dir() for run in members):
+            return []
+        return self.stored.find(members, kept_out=self.kept_out, arm=arm, fold=self.fold, seed=seed)
 
     def _scored(
         self, arm: str, seed: int, volume: Volume, label: np.ndarray, probability: np.ndarray | None

@@ -126,12 +126,14 @@ def read_study(folders: Sequence[Path]) -> Study:
         raise InputError(f"{named}: there is no finished run to report on{waiting}; train one to its end first.")
     runs = tuple(reading.runs)
     _check_comparable(runs)
-    found = dict.fromkeys([*reading.order, *(run.arm for run in runs), *(one.arm for one in reading.unfinished)])
+    finished = {(run.arm, str(run.fold), run.seed) for run in runs}
+    unfinished = [one for one in reading.unfinished if (one.arm, str(one.fold), one.seed) not in finished]
+    found = dict.fromkeys([*reading.order, *(run.arm for run in runs), *(one.arm for one in unfinished)])
     return Study(
         name=folders[0].resolve().name + (f" and {len(folders) - 1} more" if len(folders) > 1 else ""),
         protocols=reading.protocols,
         runs=runs,
-        unfinished=tuple(reading.unfinished),
+        unfinished=tuple(unfinished),
         ensembles=reading.ensembles,
         order=tuple(found),
     )
