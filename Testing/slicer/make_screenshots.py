@@ -40,13 +40,12 @@ def batch_of(data):
 
 
 def main(data, target):
-    slicer = gui.install()
+    gui.install()
     core.new_scene()
     import numpy as np
     import qt
     import SimpleITK as sitk
     from rendering import SliceView, montage, save
-    from TeachFormerLib import geometry
     from TeachFormerLib.parameters import Overlay
 
     views = {name: SliceView(name, (360, 360)) for name in ("Red", "Yellow", "Green")}
@@ -91,10 +90,9 @@ def main(data, target):
     panel.tick()
     shown = ("ModelPanel", "InputsPanel", "RunPanel", "ResultPanel")
     grab("panel", 1060, shown)
-    label = slicer.util.arrayFromVolume(panel.parameters.uncertainty) * 0
-    label[:] = panel.runSection.run.arrays["label"]
-    index = np.argwhere(label > 0)[:, ::-1].mean(axis=0)
-    centre = (geometry.ijkToWorld(panel.parameters.channel1) @ [*index, 1])[:3]
+    bounds = np.zeros(6)
+    panel.parameters.segmentation.GetRASBounds(bounds)
+    centre = bounds.reshape(3, 2).mean(axis=1)
     for view in views.values():
         view.look_at(centre, field_of_view_mm=170)
     # A thin outline, so that what lies under the segment is seen.

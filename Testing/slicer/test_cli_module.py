@@ -261,7 +261,7 @@ sys.exit(run_segmentation(job, result_file=Path(out, "r.json"), error_file=Path(
     assert error == {
         "cause": f"{out / 'none.nrrd'} does not exist",
         "fix": "check the path.",
-        "original": "",
+        "original": f"FileNotFoundError: [Errno 2] No such file or directory: '{out / 'none.nrrd'}'",
         "exit_code": 2,
     }
 

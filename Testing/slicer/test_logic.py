@@ -392,8 +392,9 @@ def test_a_turned_box_is_refused_and_a_flipped_one_is_not(scene) -> None:
 def test_the_overlay_is_the_foreground_with_its_legend(scene, ready, phantom, tiny, logic) -> None:
     ready.uncertainty = scene.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "map of the CT")
     ready.uncertainty.SetAttribute("TeachFormer.result", "uncertainty")
-    array = scene.util.arrayFromVolume(phantom.CT)
-    results.fillVolume(ready.uncertainty, np.linspace(0, 1, array.size).reshape(array.shape), np.eye(4))
+    image, voxels = results.newImage(scene.util.arrayFromVolume(phantom.CT).shape, np.dtype(np.float32))
+    voxels[:] = np.linspace(0, 1, voxels.size).reshape(voxels.shape)
+    results.fillVolume(ready.uncertainty, image, np.eye(4))
     ready.overlay, ready.overlayOpacity, ready.overlayThreshold = Overlay.UNCERTAINTY, 0.7, 0.3
     assert logic.updateOverlay(ready) == ""
     composites = scene.util.getNodesByClass("vtkMRMLSliceCompositeNode")

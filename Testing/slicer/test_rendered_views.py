@@ -49,9 +49,13 @@ class Case:
         self.distance = np.linalg.norm(points[..., :3] - self.centre, axis=-1)
         self.points = points[..., :3]
         self.segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
-        results.fillSegmentation(self.segmentation, self.label, self.matrix, LABELS, self.ct)
+        results.beginSegmentation(self.segmentation, self.ct)
+        for entry, image in results.segmentImages(self.label, self.matrix, LABELS):
+            results.addSegment(self.segmentation, entry, image)
         self.map = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "map")
-        results.fillVolume(self.map, np.exp(-((self.distance / 30) ** 2)).astype(np.float32), self.matrix)
+        image, voxels_ = results.newImage(self.label.shape, np.dtype(np.float32))
+        voxels_[:] = np.exp(-((self.distance / 30) ** 2))
+        results.fillVolume(self.map, image, self.matrix)
         slicer.util.setSliceViewerLayers(background=self.ct)
         from rendering import SliceView
 

@@ -1,7 +1,8 @@
 """Started by the module as a process of its own: ``python launch.py FOLDER COMMAND ...``.
 
 FOLDER holds TeachFormerCore. COMMAND is ``job FILE`` (one case, as JSON), ``cases JSON`` (a batch), ``devices`` (what
-computes here, as JSON), ``phantom FOLDER`` (the synthetic case as NRRD files), or a command of ``teachformer``.
+computes here, as JSON), ``phantom FOLDER`` (the synthetic case as NRRD files), ``surfaces FOLDER`` (meshes of masks),
+or a command of ``teachformer``.
 """
 
 import json
@@ -23,6 +24,8 @@ def main(words):
         return 0
     if command == "phantom":
         return write_phantom(Path(options[0]))
+    if command == "surfaces":
+        return write_surfaces(Path(options[0]))
     from TeachFormerCore.commands import main as teachformer
 
     return teachformer([command, *options])
@@ -101,6 +104,50 @@ def write_phantom(folder):
     phantom = thigh_phantom()
     for name, image in {**phantom.images, "label": phantom.label}.items():
         sitk.WriteImage(image, str(folder / f"{name}.nrrd"))
+    return 0
+
+
+def write_surfaces(folder):
+    """For each ``N-mask.npy`` and ``N-matrix.npy`` (voxels to mm) of a folder: ``N-surface.npz``, a smooth mesh."""
+    import numpy as np
+    import vtk
+    from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
+
+    for file in sorted(folder.glob("*-mask.npy")):
+        number = file.name.partition("-")[0]
+        mask, matrix = np.load(file), np.load(folder / f"{number}-matrix.npy")
+        image = vtk.vtkImageData()
+        image.SetDimensions(*mask.shape[::-1])
+        image.GetPointData().SetScalars(numpy_to_vtk(mask.ravel().astype(np.uint8), deep=True))
+        edges = vtk.vtkDiscreteFlyingEdges3D()
+        edges.SetInputData(image)
+        edges.SetValue(0, 1)
+        smooth = vtk.vtkWindowedSincPolyDataFilter()
+        smooth.SetInputConnection(edges.GetOutputPort())
+        smooth.SetNumberOfIterations(20)
+        smooth.SetPassBand(0.01)
+        smooth.BoundarySmoothingOff()
+        smooth.FeatureEdgeSmoothingOff()
+        smooth.NonManifoldSmoothingOn()
+        smooth.NormalizeCoordinatesOn()
+        place = vtk.vtkTransform()
+        place.SetMatrix([float(value) for value in matrix.ravel()])
+        moved = vtk.vtkTransformPolyDataFilter()
+        moved.SetInputConnection(smooth.GetOutputPort())
+        moved.SetTransform(place)
+        normals = vtk.vtkPolyDataNormals()
+        normals.SetInputConnection(moved.GetOutputPort())
+        normals.SplittingOff()
+        normals.ConsistencyOn()
+        normals.AutoOrientNormalsOn()  # outwards, also on a grid whose axes are left-handed
+        normals.Update()
+        mesh = normals.GetOutput()
+        np.savez(
+            folder / f"{number}-surface.npz",
+            points=vtk_to_numpy(mesh.GetPoints().GetData()).astype(np.float32),
+            triangles=vtk_to_numpy(mesh.GetPolys().GetConnectivityArray()).astype(np.int64),
+            normals=vtk_to_numpy(mesh.GetPointData().GetNormals()).astype(np.float32),
+        )
     return 0
 
 

@@ -228,21 +228,23 @@ class Logic:
         if reference is None:
             raise LookupError(_("The reference volume was removed while the computation ran."))
         name = reference.GetName()
-        labels = run.model.card["labels"]
         node = parameters.segmentation or self._made(
             "vtkMRMLSegmentationNode", _("{name} segmentation").format(name=name)
         )
-        results.fillSegmentation(node, run.arrays["label"], run.ijkToWorld, labels, reference)
+        results.beginSegmentation(node, reference)
+        for entry, image in run.segments:
+            results.addSegment(node, entry, image)
+            yield
         parameters.segmentation = node
         yield
         for kind, field in MAP_FIELDS.items():
-            if kind not in run.arrays:
+            if kind not in run.images:
                 continue
             volume = getattr(parameters, field) or self._made(
                 "vtkMRMLScalarVolumeNode", f"{name} {overlay.titles()[kind].lower()}"
             )
             volume.SetAttribute(RESULT_ATTRIBUTE, kind)
-            results.fillVolume(volume, run.arrays[kind], run.ijkToWorld)
+            results.fillVolume(volume, run.images[kind], run.ijkToWorld)
             setattr(parameters, field, volume)
             yield
         table = parameters.statistics or self._made("vtkMRMLTableNode", _("{name} statistics").format(name=name))
@@ -251,8 +253,6 @@ class Logic:
         yield
         slicer.util.setSliceViewerLayers(background=reference)
         self.updateOverlay(parameters)
-        yield
-        results.show3D(parameters.segmentation, parameters.show3D)
 
     def summary(self, run):
         """One line: what was found, how long it took, on what, and what was done on the way."""

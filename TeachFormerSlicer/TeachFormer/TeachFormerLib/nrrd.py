@@ -4,10 +4,13 @@ Slicer's storage nodes and SimpleITK hold Python's lock as long as they read or 
 """
 
 import gzip
+import sys
 from pathlib import Path
 
 import numpy as np
 
+# Bytes that are read at once.
+PART = 1 << 22
 TYPES = {
     "int8": "int8",
     "uint8": "uint8",
@@ -63,24 +66,44 @@ def write_nrrd(file, array, ijk_to_lps):
             stream.write(np.ascontiguousarray(plane).data)
 
 
-def read_nrrd(file):
+def read_nrrd(file, make=np.empty):
     """The voxels ``(z, y, x)`` of a NRRD file with its data in it, raw or gzip, as ITK writes them.
 
+    Args:
+        make: from a shape and a type to the array that is filled and answered, e.g. one in VTK's memory.
+
     Raises:
-        ValueError: another kind of file.
+        ValueError: another kind of file, or one that ends early.
     """
-    content = Path(file).read_bytes()
-    head, _, data = content.partition(b"\n\n")
-    lines = head.decode("ascii", errors="replace").splitlines()
-    if not lines or not lines[0].startswith("NRRD"):
-        raise ValueError(f"{file} is not a NRRD file")
-    fields = dict(line.split(": ", 1) for line in lines[1:] if ": " in line)
-    encoding = fields.get("encoding", "")
-    if encoding in ("gzip", "gz"):
-        data = gzip.decompress(data)
-    elif encoding != "raw":
-        raise ValueError(f"{file} has the encoding '{encoding}'")
-    order = ">" if fields.get("endian") == "big" else "<"
-    dtype = np.dtype(DTYPES[fields["type"]]).newbyteorder(order)
-    shape = [int(n) for n in fields["sizes"].split()][::-1]
-    return np.frombuffer(data, dtype).reshape(shape)
+    with Path(file).open("rb") as stream:
+        if not stream.readline().startswith(b"NRRD"):
+            raise ValueError(f"{file} is not a NRRD file")
+        fields = {}
+        for line in iter(stream.readline, b""):
+            if not line.strip():
+                break
+            name, colon, value = line.decode("ascii", errors="replace").strip().partition(": ")
+            if colon:
+                fields[name] = value
+        encoding = fields.get("encoding", "")
+        if encoding not in ("raw", "gzip", "gz"):
+            raise ValueError(f"{file} has the encoding '{encoding}'")
+        dtype = np.dtype(DTYPES[fields["type"]])
+        array = make(tuple(int(n) for n in fields["sizes"].split()[::-1]), dtype)
+        wanted = memoryview(array.reshape(-1)).cast("B")
+        if _fill(wanted, stream if encoding == "raw" else gzip.GzipFile(fileobj=stream)) != len(wanted):
+            raise ValueError(f"{file} ends before its last voxel")
+    if (fields.get("endian") == "big") != (sys.byteorder == "big") and dtype.itemsize > 1:
+        array.byteswap(inplace=True)
+    return array
+
+
+def _fill(memory, stream):
+    """Reads into memory, a part at a time, so that Python's lock is free in between; answers how many bytes came."""
+    place = 0
+    while place < len(memory):
+        count = stream.readinto(memory[place : place + PART])
+        if not count:
+            break
+        place += count
+    return place

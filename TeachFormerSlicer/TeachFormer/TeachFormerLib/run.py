@@ -15,7 +15,7 @@ from pathlib import Path
 import slicer.util
 from slicer.i18n import tr as _
 
-from . import geometry, nrrd
+from . import geometry, nrrd, results
 from .core import find_core, python_executable
 from .failure import Failure
 from .runner import ProcessRunner, parse
@@ -39,6 +39,8 @@ class SegmentationRun:
 
     Attributes:
         arrays: by name (``label`` and maps), ``(z, y, x)`` on the reference's grid, once done.
+        images: the same voxels as ``vtkImageData``, by name.
+        segments: what `results.segmentImages` makes of the label.
         statistics: content of ``statistics.json``, once done.
         result: content of the worker's result file, once done.
         notices: sentences for the user.
@@ -51,7 +53,8 @@ class SegmentationRun:
         self.state = WRITING
         self.comment = _("Handing the images over")
         self.progress = 0.0
-        self.arrays, self.statistics, self.result = {}, None, {}
+        self.arrays, self.images, self.segments = {}, {}, []
+        self.statistics, self.result = None, {}
         self.notices, self.log, self.failure = [], [], None
         self.seconds = 0.0
         self._started = time.monotonic()
@@ -105,6 +108,10 @@ class SegmentationRun:
             self._runner.close()
         if self.running:
             self._end(CANCELLED)
+
+    def release(self):
+        """Lets go of the voxels, which the nodes have now."""
+        self.arrays, self.images, self.segments = {}, {}, []
 
     def _next(self):
         if self._error is not None:
@@ -189,11 +196,17 @@ class SegmentationRun:
     def _read(self):
         for name, file in [("label", "label.nrrd"), *((name, f"{name}-map.nrrd") for name in self._maps)]:
             if (self._folder / file).exists():
-                self.arrays[name] = nrrd.read_nrrd(self._folder / file)
-                if self.arrays[name].shape != self.shape:
-                    raise ValueError(f"{file} has {self.arrays[name].shape} voxels, the reference {self.shape}")
+                # Into VTK's memory, so that the window only has to hand the image to its node.
+                array = nrrd.read_nrrd(self._folder / file, make=lambda *kind, name=name: self._allocated(name, *kind))
+                if array.shape != self.shape:
+                    raise ValueError(f"{file} has {array.shape} voxels, the reference {self.shape}")
+        self.segments = results.segmentImages(self.arrays["label"], self.ijkToWorld, self.model.card["labels"])
         self.statistics = json.loads((self._folder / "statistics.json").read_text(encoding="utf-8"))
         self.result = json.loads((self._folder / "result.json").read_text(encoding="utf-8"))
+
+    def _allocated(self, name, shape, dtype):
+        self.images[name], self.arrays[name] = results.newImage(shape, dtype)
+        return self.arrays[name]
 
     def _fail(self, failure):
         self.failure = failure

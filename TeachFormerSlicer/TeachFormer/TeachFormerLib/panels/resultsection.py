@@ -3,7 +3,7 @@
 import qt
 from slicer.i18n import tr as _
 
-from .. import results
+from .. import results, surface
 from .section import Section
 
 
@@ -13,7 +13,8 @@ class ResultSection(Section):
     def __init__(self, panel):
         super().__init__(panel)
         self._overlay = None
-        self._show3D = None
+        self._shown3D = None
+        self._surfaces = None  # the last `surface.SurfaceRun`, also when it has ended
         self._table = None
         self.ui.exportCsvButton.clicked.connect(self.onExport)
 
@@ -30,16 +31,50 @@ class ResultSection(Section):
             missing = "" if first else self.logic.updateOverlay(parameters)
             if missing and not self.panel.busy:
                 self.panel.say(missing)
-        surface = (parameters.show3D, parameters.segmentation.GetID() if parameters.segmentation else None)
-        if surface != self._show3D:
-            changed, self._show3D = self._show3D is not None, surface
-            if changed and not self.panel.busy:
-                results.show3D(parameters.segmentation, parameters.show3D)
+        self._update3D(parameters.segmentation)
         table = parameters.statistics
         if table is not self._table:
             self._table = table
             self.ui.statisticsTable.setMRMLTableNode(table)
         self.ui.exportCsvButton.setEnabled(table is not None and table.GetNumberOfRows() > 0)
+
+    def _update3D(self, segmentation):
+        """Surfaces where they are wanted or some are there already; made beside the window, and not tried twice."""
+        if segmentation is None or self.panel.busy or (self._surfaces is not None and self._surfaces.running):
+            return
+        display, show = segmentation.GetDisplayNode(), self.parameters.show3D
+        state = (show, segmentation.GetID(), segmentation.GetSegmentation().GetMTime())
+        if display is None or state == self._shown3D:
+            return
+        first, self._shown3D = self._shown3D is None, state
+        if not first or show:
+            display.SetVisibility3D(show)
+        if surface.lacking(segmentation) and (show or surface.begun(segmentation)):
+            self._surfaces = surface.SurfaceRun(segmentation)
+
+    def poll(self):
+        surfaces = self._surfaces
+        if surfaces is None or not surfaces.running:
+            return False
+        surfaces.poll()
+        if surfaces.failure:
+            self.panel.say(
+                _("The 3D surface could not be made ({reason}): press 'Show 3D' in the module Segmentations.").format(
+                    reason=surfaces.failure.sentence
+                )
+            )
+            self.panel.showLog([surfaces.failure.original])
+        if not surfaces.running:
+            self.panel.touch()
+        return True
+
+    def close(self):
+        if self._surfaces is not None:
+            self._surfaces.close()
+            self._surfaces = None
+        if self._table is not None:
+            self.ui.statisticsTable.setMRMLTableNode(None)
+        self._overlay = self._shown3D = self._table = None
 
     def onExport(self, *_args):
         file = qt.QFileDialog.getSaveFileName(self.panel.parent, _("Statistics as CSV"), "statistics.csv", "*.csv")

@@ -188,6 +188,7 @@ class RunSection(Section):
             return
         except StopIteration:
             self.panel.say(self.logic.summary(self.run))
+            self.run.release()
         except Exception as error:  # a node that went away meanwhile, told instead of lost in the console
             self.panel.say(_("The result could not be shown ({error}).").format(error=error))
             self.panel.showLog([repr(error)])
@@ -197,6 +198,7 @@ class RunSection(Section):
     def close(self):
         if self.run is not None:
             self.run.close()
+            self.run.release()
         self._steps = None
         if self._probe is not None:
             self._probe.close()
