@@ -1,12 +1,14 @@
 """Miniature archives with the organisers' file names, headers and oddities, a landmark at known millimetres in each."""
 
 import csv
+import hashlib
 import math
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
+CASES = ("CHGJ007", "CHGJ008", "CHMR001", "CHUM002", "CHUM003", "CHUP004", "CHUS005", "CHUS006")  # of HECKTOR
 # Of liver, right and left kidney and spleen along the image's axes: to both sides, so that a mirrored one is noticed.
 ORGAN_SHIFTS = ((0.0, 0.0, 0.0), (14.0, 0.0, 0.0), (-14.0, 0.0, 0.0), (0.0, 12.0, 0.0))
 
@@ -199,3 +201,20 @@ def _write_slice(image, number, file, name, one_series):
     slice_.PhotometricInterpretation = "MONOCHROME2"
     slice_.PixelData = sitk.GetArrayFromImage(image)[number].tobytes()
     slice_.save_as(file, enforce_file_format=True)
+
+
+def state(folder):
+    """Every file with its content and time, to show that nothing was touched."""
+    return {
+        file.relative_to(folder): (hashlib.sha256(file.read_bytes()).hexdigest(), file.stat().st_mtime_ns)
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+    }
+
+
+def names(folder, part):
+    return sorted(file.name.removesuffix(".nii.gz") for file in (folder / part).glob("*.nii.gz"))
+
+
+def array(folder, part, name):
+    return sitk.GetArrayFromImage(sitk.ReadImage(str(folder / part / f"{name}.nii.gz")))
