@@ -69,6 +69,8 @@ class TeachFormerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndCloseEvent, self.onSceneEndClose)
         self.addObserver(slicer.mrmlScene, slicer.mrmlScene.EndImportEvent, self.onSceneEndImport)
+        if getattr(self.parent, "isEntered", False):  # loaded anew while it is shown: Slicer does not enter it again
+            self.enter()
 
     def enter(self):
         self.panel.enter()

@@ -26,6 +26,7 @@ def panel(scene, tiny, monkeypatch):
     gui.ANSWERS.update(file="", confirm=True)
     widget = gui.module_class("TeachFormerWidget")()
     widget.setup()
+    widget.parent.isEntered = True
     widget.panel.devices = {"versions": {}, "devices": [{"id": "cpu", "name": "Processor", "free_bytes": 8e9}]}
     widget.enter()
     widget.panel.chooseModel("tiny")
@@ -210,6 +211,43 @@ def test_cancel_and_scene_close_end_a_run(panel, loaded, scene) -> None:
     assert not panel.busy
     panel.tick()
     assert panel.ui.statusLabel.text == "Choose the CT volume."
+
+
+def test_a_parameter_node_that_is_let_go_is_no_longer_bound(panel, loaded) -> None:
+    """Else each scene that is closed or loaded leaves another one behind that writes into the controls."""
+    ui, old = panel.ui, panel.parameters
+    panel.setParameters(None)
+    ui.overlayOpacitySlider.setValue(0.11)
+    assert old.overlayOpacity == pytest.approx(0.5)
+    panel.setParameters(core.parameters())
+    assert ui.overlayOpacitySlider.value == pytest.approx(0.5)
+    old.overlayOpacity = 0.25  # the same node of the scene, so that the new one follows
+    assert ui.overlayOpacitySlider.value == pytest.approx(0.25)
+    assert not old._bound
+    assert len(panel.parameters._bound) == 1
+
+
+def test_a_module_that_is_loaded_anew_is_at_work_at_once(panel, loaded) -> None:
+    """As Slicer reloads: cleanup of the old widget, setup of a new one in the same parent, no enter."""
+    old = panel.widget
+    panel.parameters.overlayOpacity = 0.25
+    panel.ui.applyButton.click()
+    until(panel, lambda: panel.runSection.run.state == "computing")
+    process = panel.runSection.run._runner._process
+    old.cleanup()
+    assert process.wait(timeout=3) is not None, "a run does not outlive its panel"
+    new = gui.module_class("TeachFormerWidget")(old.parent)
+    new.setup()
+    try:
+        assert new.panel.parameters.overlayOpacity == pytest.approx(0.25)
+        assert new.panel.ui.overlayOpacitySlider.value == pytest.approx(0.25)
+        new.panel.tick()
+        assert new.panel.ui.statusLabel.text == "Ready: press Apply."
+        old.enter()  # some Slicers still call the old one
+        assert old.panel.parameters is None
+        new.panel.runSection.close()  # the look at the devices
+    finally:
+        new.cleanup()
 
 
 def test_a_failed_run_says_why_and_the_log_has_the_original(panel, loaded, scene) -> None:

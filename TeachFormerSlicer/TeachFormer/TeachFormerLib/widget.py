@@ -47,7 +47,7 @@ class Panel:
         self._observer = observer
         self._guiTag = None
         self._said = None
-        self._dirty = self._ticking = self._sceneChanged = False
+        self._dirty = self._ticking = self._sceneChanged = self._closed = False
         self._region = None
         for section in SECTIONS:
             widget = slicer.util.loadUI(resourcePath(f"UI/{section.UI}.ui"))
@@ -71,6 +71,8 @@ class Panel:
 
     def enter(self):
         """The module is shown: its scene's parameter node is taken up, and what computes here is asked, once."""
+        if self._closed:  # replaced by a reload, and some Slicers still call the one that was there before
+            return
         if self.parameters is None:
             self.setParameters(self.logic.getParameterNode())
         self.refreshModels()
@@ -86,6 +88,7 @@ class Panel:
 
     def close(self):
         """The module goes, or is loaded anew."""
+        self._closed = True
         self.rest()
         self.onSceneStartClose()
 
@@ -98,12 +101,17 @@ class Panel:
         self.parameters = parameters
         if parameters is None:
             return
-        self._guiTag = parameters.connectGui(self.ui)
+        self._guiTag = parameters.connectParametersToGui(self._bound())
         self._observer.addObserver(parameters.parameterNode, vtk.vtkCommand.ModifiedEvent, self.onModified)
         if not parameters.model and self.models:
             parameters.model = self.models[0].name
         self._sceneChanged = True
         self.touch()
+
+    def _bound(self):
+        """The controls by the field that their .ui files name; Slicer's connectGui answers no tag to unbind them by."""
+        named = ((widget.property("SlicerParameterName"), widget) for widget in vars(self.ui).values())
+        return {name: widget for name, widget in named if name}
 
     # --- what the sections share
 

@@ -115,8 +115,9 @@ class ScriptedLoadableModuleWidget:
         import qt
 
         self.parent = parent or qt.QWidget()
-        self.parent.isEntered = True
-        self.layout = qt.QVBoxLayout(self.parent)
+        if not hasattr(self.parent, "isEntered"):
+            self.parent.isEntered = False  # as in Slicer: set when the module is shown, kept over a reload
+        self.layout = self.parent.layout() or qt.QVBoxLayout(self.parent)
 
     def setup(self):
         pass

@@ -73,24 +73,20 @@ def parameterNodeWrapper(cls):
 
     def __init__(self, parameterNode):
         self.parameterNode = parameterNode
-        self._bound = {}
+        self._bound, self._next = {}, 0
         self._updating = False
         for name, field in fields.items():
             if not field.is_node and not parameterNode.HasParameter(name):
                 setattr(self, name, field.default)
 
-    def connectGui(self, gui):
-        bound = {}
-        for widget in vars(gui).values():
-            name = widget.property("SlicerParameterName")
-            if name:
-                bound[name] = _connector(widget, fields[name])
-        tag = len(self._bound)
+    def connectParametersToGui(self, widgets):
+        bound = {name: _connector(widget, fields[name]) for name, widget in widgets.items()}
+        tag, self._next = self._next, self._next + 1
         self._bound[tag] = bound
         for name, connector in bound.items():
             connector.write(getattr(self, name))
             connector.connect(lambda name=name, connector=connector: read(name, connector))
-        self._observer = self.parameterNode.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: update(tag))
+        self.parameterNode.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: update(tag))
 
         def read(name, connector):
             if not self._updating and tag in self._bound:
@@ -108,12 +104,17 @@ def parameterNodeWrapper(cls):
 
         return tag
 
+    def connectGui(self, gui):
+        """Slicer's answers nothing, up to 5.12: what is bound by it stays bound."""
+        named = ((widget.property("SlicerParameterName"), widget) for widget in vars(gui).values())
+        connectParametersToGui(self, {name: widget for name, widget in named if name})
+
     def disconnectGui(self, tag):
         self._bound.pop(tag, None)
-        self.parameterNode.RemoveObserver(self._observer)
 
     cls.allParameters = fields
     cls.__init__, cls.connectGui, cls.disconnectGui = __init__, connectGui, disconnectGui
+    cls.connectParametersToGui = connectParametersToGui
     cls.AddObserver = lambda self, *rest: self.parameterNode.AddObserver(*rest)
     cls.RemoveObserver = lambda self, tag: self.parameterNode.RemoveObserver(tag)
     return cls
