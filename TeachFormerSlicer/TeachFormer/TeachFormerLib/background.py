@@ -84,8 +84,8 @@ class Task:
     def running(self):
         return self._thread.is_alive()
 
-    def wait(self):
-        self._thread.join()
+    def wait(self, seconds=None):
+        self._thread.join(seconds)
 
     def _guarded(self):
         try:

@@ -25,6 +25,8 @@ WRITING, COMPUTING, READING, DONE, FAILED, CANCELLED = "writing", "computing", "
 ENDS = (DONE, FAILED, CANCELLED)
 # Before this part is done the worker has only read files: no estimate of what is left can be made from it.
 ESTIMATED_FROM = 0.15
+# So long the end of the module waits for the temporary folder to go.
+TIDY_S = 1.0
 
 
 class SegmentationRun:
@@ -60,7 +62,7 @@ class SegmentationRun:
         self._started = time.monotonic()
         self._options = dict(options)
         self._maps = tuple(maps)
-        self._runner = None
+        self._runner = self._tidying = None
         self._error = None
         # Everything of the nodes is taken up here, in the main thread: arrays are views, matrices are copies.
         self._images = [
@@ -77,6 +79,11 @@ class SegmentationRun:
     @property
     def running(self):
         return self.state not in ENDS
+
+    @property
+    def threaded(self):
+        """Whether a thread is at work."""
+        return self.state in (WRITING, READING) or (self._tidying is not None and self._tidying.is_alive())
 
     @property
     def secondsLeft(self):
@@ -108,6 +115,7 @@ class SegmentationRun:
             self._runner.close()
         if self.running:
             self._end(CANCELLED)
+        self._tidying.join(TIDY_S)
 
     def release(self):
         """Lets go of the voxels, which the nodes have now."""
@@ -222,7 +230,8 @@ class SegmentationRun:
             writing.join()
             shutil.rmtree(self._folder, ignore_errors=True)
 
-        threading.Thread(target=clear, name="TeachFormer tidying", daemon=True).start()
+        self._tidying = threading.Thread(target=clear, name="TeachFormer tidying", daemon=True)
+        self._tidying.start()
 
 
 def launcher():

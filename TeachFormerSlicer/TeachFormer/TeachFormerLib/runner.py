@@ -17,6 +17,7 @@ import time
 GRACE_S = 1.0
 # Lines taken up in one poll: a talkative process must not hold the window.
 LINES_PER_POLL = 200
+TURN_S = 0.001
 _MARK = re.compile(r"^<(filter-[a-z]+)>(.*)</\1>$")
 
 
@@ -71,6 +72,8 @@ class ProcessRunner:
     def poll(self):
         """The new lines since the last call; sets ``returncode`` once the process has ended and all was read."""
         lines = []
+        # Qt's loop may keep Python's lock while it waits (nothing says that Slicer's does not): the reader runs now.
+        time.sleep(TURN_S)
         while len(lines) < LINES_PER_POLL:
             try:
                 lines.append(self._lines.get_nowait())

@@ -18,6 +18,8 @@ from . import geometry, results
 from .background import BackgroundCommand, Task
 from .failure import Failure
 
+# So long the end of the module waits for the temporary folder to go.
+TIDY_S = 1.0
 WRITING, MESHING, READING, DONE, FAILED = "writing", "meshing", "reading", "done", "failed"
 
 
@@ -94,6 +96,11 @@ class SurfaceRun:
     def running(self):
         return self.state not in (DONE, FAILED)
 
+    @property
+    def threaded(self):
+        """Whether a thread is at work."""
+        return self.state != MESHING and self._task.running
+
     def poll(self):
         """Takes up what has happened; returns at once."""
         if self.state in (WRITING, READING) and not self._task.running:
@@ -121,6 +128,7 @@ class SurfaceRun:
             self._command.close()
         if self.running:
             self._end(FAILED)
+        self._task.wait(TIDY_S)
 
     def _write(self):
         for number, one in enumerate(self._segments):
@@ -159,7 +167,7 @@ class SurfaceRun:
             task.wait()
             shutil.rmtree(folder, ignore_errors=True)
 
-        Task(clear, "")
+        self._task = Task(clear, "")
 
 
 def polyData(points, triangles, normals):

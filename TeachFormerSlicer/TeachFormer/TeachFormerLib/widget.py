@@ -1,5 +1,6 @@
 """The panel: its sections, the parameter node they show, and one timer that takes up what happens in the background."""
 
+import time
 from types import SimpleNamespace
 
 import qt
@@ -19,6 +20,8 @@ from .panels.trainsection import TrainSection
 
 SECTIONS = (ModelSection, InputsSection, RunSection, ResultSection, BatchSection, TrainSection, LogSection)
 TICK_MS = 100
+# While a thread is at work the window gives it most of the time: Qt's loop may keep Python's lock while it waits.
+THREADED_TICK_MS, TURN_S = 25, 0.02
 
 
 class Panel:
@@ -201,7 +204,11 @@ class Panel:
         if self._dirty:
             self._dirty = False
             self._update()
-        if not any(waiting) and not self._dirty:
+        threaded = any(section.threaded for section in self.sections)
+        self._timer.setInterval(THREADED_TICK_MS if threaded else TICK_MS)
+        if threaded:
+            time.sleep(TURN_S)
+        elif not any(waiting) and not self._dirty:
             self.rest()
 
     def _update(self):

@@ -52,6 +52,10 @@ class ResultSection(Section):
         if surface.lacking(segmentation) and (show or surface.begun(segmentation)):
             self._surfaces = surface.SurfaceRun(segmentation)
 
+    @property
+    def threaded(self):
+        return self._surfaces is not None and self._surfaces.threaded
+
     def poll(self):
         surfaces = self._surfaces
         if surfaces is None or not surfaces.running:

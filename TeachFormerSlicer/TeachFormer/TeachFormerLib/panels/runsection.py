@@ -34,6 +34,10 @@ class RunSection(Section):
     def busy(self):
         return self._steps is not None or (self.run is not None and self.run.running)
 
+    @property
+    def threaded(self):
+        return self.run is not None and self.run.threaded
+
     # --- what computes
 
     def probe(self):
@@ -156,11 +160,14 @@ class RunSection(Section):
         self._probe.poll()
         if self._probe.running:
             return True
-        lines, self._probe = self._probe.log, None
-        told = next((line for line in reversed(lines) if line.startswith("{")), None)
+        probe, self._probe = self._probe, None
+        told = next((line for line in reversed(probe.log) if line.startswith("{")), None)
         if told:
             self.panel.devices = json.loads(told)
-            self.panel.touch()
+        else:  # the diagnostics say it; a run will tell more
+            said = "; ".join(probe.log[-3:]) or (probe.failure.sentence if probe.failure else "")
+            self.panel.devices = {"versions": {}, "devices": [], "refused": [_("no answer") + f": {said}"]}
+        self.panel.touch()
         return False
 
     def _showProgress(self):

@@ -32,6 +32,11 @@ class Section:
         """Takes up what happened in the background; answers whether there is more to come."""
         return False
 
+    @property
+    def threaded(self):
+        """Whether a thread is at work, which the window has to give its turns."""
+        return False
+
     def close(self):
         """Ends what runs, for when the scene or the module goes."""
 
