@@ -47,6 +47,8 @@ class InstanceNorm3d(nn.InstanceNorm3d):
         native = x.device.type == "cpu" and not torch.jit.is_tracing()
         if not native or not x.is_contiguous(memory_format=torch.channels_last_3d):
             return super().forward(x)
+        if len(x) == 1:
+            return self._of_one(x)
         return torch.cat([self._of_one(sample) for sample in x.split(1)])
 
     def _of_one(self, x: Tensor) -> Tensor:
