@@ -49,11 +49,13 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.output:
         check_folder(arguments.output)
     with tempfile.TemporaryDirectory(prefix="teachformer-bench-") as scratch:
-        models = [with_graphs(find_model(arguments.model), Path(scratch) / "trained")]
+        model = with_graphs(find_model(arguments.model), Path(scratch) / "trained")
+        models = [bench(model, arguments, Path(scratch), as_scanned=True)]
         if arguments.untrained:
             plain = untrained(arguments.untrained, arguments.size, Path(scratch) / "untrained")
-            models.append(with_graphs(plain, Path(scratch) / "untrained_graphs"))
-        told = {**_machine(), "models": [bench(model, arguments, Path(scratch)) for model in models]}
+            model = with_graphs(plain, Path(scratch) / "untrained_graphs")
+            models.append(bench(model, arguments, Path(scratch), as_scanned=False))
+        told = {**_machine(), "models": models}
     if arguments.output:
         from ..data.image import OutputFiles
 
@@ -63,8 +65,9 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def bench(model: Path, arguments: argparse.Namespace, scratch: Path) -> dict[str, Any]:
-    """{model, version, size, plan, rows, refused, cold} of one model folder."""
+def bench(model: Path, arguments: argparse.Namespace, scratch: Path, *, as_scanned: bool) -> dict[str, Any]:
+    """{model, version, description, image_size, images, rows, refused, cold} of one model folder."""
+    from ..data.grid import Grid
     from ..data.image import read_image, voxels
     from ..inference.benchmark import PLAIN, write_case
     from ..inference.model_folder import read_card
@@ -75,7 +78,8 @@ def bench(model: Path, arguments: argparse.Namespace, scratch: Path) -> dict[str
     card = read_card(model)
     folder = scratch / f"case_{model.name}"
     folder.mkdir()
-    pairs = [f"{name}={file}" for name, file in write_case(card, arguments.size, folder).items()]
+    files = write_case(card, arguments.size, folder, as_scanned=as_scanned)
+    pairs = [f"{name}={file}" for name, file in files.items()]
     # The one that the others are measured against comes last, see runtimes.candidates.
     ways = sorted(candidates(card, device=arguments.device), key=lambda one: one.is_the_measure)
     rows: list[dict[str, Any]] = []
@@ -103,12 +107,11 @@ def bench(model: Path, arguments: argparse.Namespace, scratch: Path) -> dict[str
         row["dice_to_torch_fp32"] = None if reference is None else lowest_dice(masks[row["way"]], reference)
         for name, column in RATIOS.items():
             row[name] = plain[column] / row[column] if plain else None
-    size = list(read_image(Path(pairs[0].partition("=")[2])).GetSize())
     described = {"model": card["name"], "version": card["version"], "description": card["description"]}
     return {
         **described,
         "image_size": card["image_size"],
-        "case_size": size,
+        "images": {name: Grid.of(read_image(file)).describe() for name, file in files.items()},
         "rows": rows,
         "refused": refused,
         "cold": cold,
@@ -119,7 +122,7 @@ def with_graphs(model: Path, folder: Path) -> Path:
     """The model folder with graphs for what is installed here: itself, or a copy of it."""
     import importlib.util
 
-    from ..inference.model_folder import WEIGHTS_FILE, read_card, write_model
+    from ..inference.model_folder import read_card
     from ..inference.runtimes import onnx_runtime, openvino_runtime
 
     card = read_card(model)
@@ -131,13 +134,9 @@ def with_graphs(model: Path, folder: Path) -> Path:
     ]
     if not missing:
         return model
-    from ..inference.graphs import write_graphs
+    from ..inference.graphs import copy_with_graphs
 
-    with tempfile.TemporaryDirectory() as scratch:
-        graphs = write_graphs(model, card, missing, Path(scratch))
-        there = {name: model / name for name in card["files"] if name != WEIGHTS_FILE}
-        write_model(folder, card, model / WEIGHTS_FILE, more={**there, **graphs})
-    return folder
+    return copy_with_graphs(model, missing, folder)
 
 
 def untrained(network: str, size: int, folder: Path) -> Path:
@@ -193,40 +192,53 @@ def as_page(told: dict[str, Any]) -> str:
         "",
         f"Made by `teachformer bench` on {told['date']}: {told['processor']}; {told['threads']} threads; "
         + ", ".join(f"{name} {version}" for name, version in told["versions"].items() if version)
-        + ". Each row is a process of its own, medians of several runs in seconds; *processor* are the seconds of all "
-        "cores together, which other programs disturb less. *plain* is PyTorch in float32, MONAI's sliding windows "
-        "with half overlap and Gaussian weights, and every class resampled to full size. Ratios are what carries over "
-        "to other machines.",
+        + ".",
+        "",
+        "Each row is a process of its own, which opens the model once and then takes the case several times from its "
+        "files to the written mask; seconds are medians, in brackets the fastest and slowest. *processor* are the "
+        "seconds of all cores together, which other programs disturb less. *plain* is PyTorch in float32, MONAI's "
+        "sliding windows with half overlap and Gaussian weights, and every class resampled to full size, with the same "
+        "weights on the same case. Ratios to it are what carries over to other machines.",
     ]
     for model in told["models"]:
-        window, case = (" x ".join(map(str, model[key])) for key in ("image_size", "case_size"))
-        lines += [
-            "",
-            f"## {model['model']} {model['version']}",
-            "",
-            f"{model['description']}. Case of {case} voxels at the model's spacing, windows of {window} (z, y, x).",
-            "",
-            "| way | open | read | resample | network | post-process | write | total | processor | peak memory | "
-            "Dice to torch fp32 | times as fast | by processor |",
-            "|---|" + 12 * "---:|",
-        ]
-        for row in model["rows"]:
-            cells = [f"{row[column]:.2f}" for column in COLUMNS]
-            cells += [
-                "-" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 1e9:.2f} GB",
-                "-" if row["dice_to_torch_fp32"] is None else f"{row['dice_to_torch_fp32']:.4f}",
-                *("-" if row[name] is None else f"{row[name]:.1f}" for name in RATIOS),
-            ]
-            lines.append(f"| {' | '.join([row['way'], *cells])} |")
-        cold = model["cold"]
-        lines += [
-            "",
-            f"From the start of a process to the written mask (`teachformer segment`, {cold['runtime']}, the second "
-            f"time): {cold['seconds']:.1f} s, {cold['processor_seconds']:.1f} s of processor.",
-        ]
-        if model["refused"]:
-            lines += ["", "Not measured: " + "; ".join(model["refused"])]
+        lines += ["", *_section(model)]
     return "\n".join(lines) + "\n"
+
+
+def _section(model: dict[str, Any]) -> list[str]:
+    window = " x ".join(map(str, model["image_size"]))
+    case = "; ".join(f"{name}: {grid}" for name, grid in model["images"].items())
+    lines = [
+        f"## {model['model']} {model['version']}",
+        "",
+        f"{model['description']}. Windows of {window} (z, y, x). The case: {case}.",
+        "",
+        "| way | open | read | resample | network | post-process | write | total | processor | peak memory | "
+        "Dice to torch fp32 | times as fast | by processor |",
+        "|---|" + 12 * "---:|",
+    ]
+    for row in model["rows"]:
+        cells = {column: f"{row[column]:.2f}" for column in COLUMNS}
+        cells["total"] += f" ({row['fastest']:.2f}-{row['slowest']:.2f})"
+        more = [
+            "-" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 1e9:.2f} GB",
+            "-" if row["dice_to_torch_fp32"] is None else f"{row['dice_to_torch_fp32']:.4f}",
+            *("-" if row[name] is None else f"{row[name]:.1f}" for name in RATIOS),
+        ]
+        lines.append(f"| {' | '.join([row['way'], *cells.values(), *more])} |")
+    shares = [f"{row['post_process'] / row['total']:.0%} ({row['way']})" for row in model["rows"]]
+    cold = model["cold"]
+    lines += [
+        "",
+        f"Post-processing (from the network's maps to the mask on the reference's grid) is of the total: "
+        f"{', '.join(shares)}.",
+        "",
+        f"From the start of a process to the written mask (`teachformer segment`, which took {cold['runtime']}, the "
+        f"second time): {cold['seconds']:.1f} s, {cold['processor_seconds']:.1f} s of processor.",
+    ]
+    if model["refused"]:
+        lines += ["", "Not measured: " + "; ".join(model["refused"])]
+    return lines
 
 
 def _machine() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""``teachformer export``: a finished run becomes a model folder, in the model list at once."""
+"""``teachformer export``: a finished run becomes a model folder, in the model list at once; or a model gets graphs."""
 
 import argparse
 from pathlib import Path
@@ -6,7 +6,13 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The run, where to, and what only people know."""
-    parser.add_argument("--run", required=True, help="the run, as in its configuration")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--run", help="the run, as in its configuration")
+    source.add_argument(
+        "--model",
+        metavar="M",
+        help="instead: name or folder of a model, copied as M_graphs with what --runtime asks for",
+    )
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="folder to make (default: in the user's models folder)"
     )
@@ -26,6 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Makes the model folder and says where."""
+    runtimes = [name.strip() for name in arguments.runtime.split(",") if name.strip()]
+    if arguments.model:
+        print(f"Exported to {_with_graphs(arguments, runtimes)}.")
+        return 0
     from ..training.export import export_run
 
     folder = export_run(
@@ -33,7 +43,22 @@ def run(arguments: argparse.Namespace) -> int:
         output=arguments.output,
         described=arguments.described,
         evaluation=arguments.evaluation,
-        runtimes=[name.strip() for name in arguments.runtime.split(",") if name.strip()],
+        runtimes=runtimes,
     )
     print(f"Exported to {folder}.")
     return 0
+
+
+def _with_graphs(arguments: argparse.Namespace, runtimes: list[str]) -> Path:
+    from ..errors import InputError
+    from ..inference.graphs import copy_with_graphs
+    from ..inference.model_folder import find_model
+    from ..paths import user_models_folder
+
+    if not runtimes:
+        raise InputError("--model needs --runtime openvino, onnx or openvino,onnx: that is what the copy is for.")
+    if arguments.described or arguments.evaluation:
+        raise InputError("--described and --evaluation belong to --run: a model's card is copied as it is.")
+    model = find_model(arguments.model)
+    name = arguments.output.name if arguments.output else f"{model.name}_graphs"
+    return copy_with_graphs(model, runtimes, arguments.output or user_models_folder() / name, name=name)

@@ -52,7 +52,8 @@ def read_image(path: str | Path, *, single_slice: bool = False) -> sitk.Image:
     _check_geometry(image, path)
     if not single_slice and 1 in image.GetSize():
         size = " x ".join(map(str, image.GetSize()))
-        raise InputError(f"{path} holds a single slice ({size} voxels): a 3D volume is needed.")
+        what = "give the folder of its DICOM series" if is_dicom_file(path) else "a 3D volume is needed"
+        raise InputError(f"{path} holds a single slice ({size} voxels): {what}.")
     return image
 
 
@@ -68,6 +69,14 @@ def read_finite_image(path: str | Path, *, single_slice: bool = False) -> sitk.I
     if count:
         raise InputError(f"{path} holds {count} voxels that are NaN or infinite: export the image again without them.")
     return image
+
+
+def is_dicom_file(path: Path) -> bool:
+    """Whether a path is a file that begins as DICOM files do."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
 
 
 def check_exists(path: Path) -> None:

@@ -29,22 +29,32 @@ PLAIN = "plain"  # the way of a tutorial
 PLAIN_OVERLAP = 0.5
 
 
-def write_case(card: Card, size: int, folder: Path) -> dict[str, Path]:
-    """Images of a model's channels on its grid, ``size`` voxels along each axis or what its field of view allows."""
+# What a scanner gives: voxels (x, y, z) in mm of a CT or MR, and of a PET.
+SCANNER_MM = {"CT": (1.0, 1.0, 2.0), "MR": (1.0, 1.0, 2.0), "PET": (4.0, 4.0, 2.0)}
+
+
+def write_case(card: Card, size: int, folder: Path, *, as_scanned: bool = False) -> dict[str, Path]:
+    """Images of a model's channels, over ``size`` voxels of its grid along each axis or what its field of view allows.
+
+    They lie on the model's grid, or ``as_scanned`` on a scanner's of the same extent.
+    """
     phantom = thigh_phantom()
     spacing = np.array(card["spacing"])
     limit = np.floor(np.array(card["field_of_view_mm"] or [np.inf] * 3) / spacing)
-    target = np.minimum(size, limit).astype(int)[::-1]
+    extent = np.minimum(size, limit) * spacing
     files = {}
     for channel in card_channels(card):
         image = phantom.images["PET" if channel.modality == "PET" else "CT"]
-        array = voxels(resample(image, patient_grid(Grid.of(image), tuple(spacing))))
+        voxel = np.array(SCANNER_MM[channel.modality]) if as_scanned else spacing
+        target = np.rint(extent / voxel).astype(int)[::-1]
+        array = voxels(resample(image, patient_grid(Grid.of(image), tuple(voxel))))
         for axis, wanted in enumerate(target):
             missing = max(0, wanted - array.shape[axis])
             sides = [(missing // 2, missing - missing // 2) if number == axis else (0, 0) for number in range(3)]
             array = np.pad(array.take(range(min(wanted, array.shape[axis])), axis), sides, mode="symmetric")
         made = sitk.GetImageFromArray(array if channel.modality == "PET" else array.astype(np.int16))
-        made.SetSpacing(spacing.tolist())
+        made.SetSpacing(voxel.tolist())
+        made.SetOrigin((voxel / 2).tolist())  # the first voxel's corner, not its centre, is where all images begin
         files[channel.name] = folder / f"{channel.name}.nii.gz"
         sitk.WriteImage(made, str(files[channel.name]), True)
     return files
@@ -59,8 +69,8 @@ def measure(candidate: Candidate | None, model: Path, pairs: list[str], output: 
         output: the mask of the last run.
 
     Returns:
-        {open, read, resample, network, post_process, write, total (medians, seconds), processor_seconds (of all cores,
-        the last run), peak_bytes}.
+        {open (seconds), read, resample, network, post_process, write, total, processor_seconds (of all cores; medians),
+        fastest, slowest (seconds in total), peak_bytes}.
 
     Raises:
         UnsuitableError: the runtime cannot serve the model here.
@@ -81,10 +91,12 @@ def measure(candidate: Candidate | None, model: Path, pairs: list[str], output: 
         with OutputFiles() as files:
             files.write_image(label, output)
         seconds |= stages | {"write": time.perf_counter() - before}
-        rows.append(seconds | {"total": time.perf_counter() - start})
-        processor = time.process_time() - processor
-    medians = {stage: statistics.median(row[stage] for row in rows) for stage in (*STAGES, "total")}
-    result = {"open": opened, **medians, "processor_seconds": processor, "peak_bytes": peak_bytes()}
+        seconds |= {"total": time.perf_counter() - start, "processor_seconds": time.process_time() - processor}
+        rows.append(seconds)
+    medians = {stage: statistics.median(row[stage] for row in rows) for stage in rows[0]}
+    totals = [row["total"] for row in rows]
+    spread = {"fastest": min(totals), "slowest": max(totals)}
+    result = {"open": opened, **medians, **spread, "peak_bytes": peak_bytes()}
     if candidate and predictor:  # whether it agrees or not is remembered for --runtime auto
         key = agreement.memory_key(card, name=candidate.name, device=candidate.device, precision=candidate.precision)
         agreement.remember(key, agreement.measure_agreement(predictor.runtime, model, card))

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..networks import SegmentationNetwork
 from .card import Card
-from .model_folder import load_network
+from .model_folder import WEIGHTS_FILE, load_network, read_card, write_model
 from .runtimes import onnx_runtime, openvino_runtime
 from .runtimes.agreement import REFERENCE, make_reference
 from .runtimes.torch_runtime import TorchRuntime
@@ -68,6 +69,28 @@ def write_graphs(model: Path, card: Card, runtimes: Sequence[str], folder: Path)
     save_file(make_reference(plain, card), folder / REFERENCE)
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     return {file.relative_to(folder).as_posix(): file for file in files}
+
+
+def copy_with_graphs(model: Path, runtimes: Sequence[str], folder: Path, *, name: str | None = None) -> Path:
+    """Makes a copy of a model folder that also holds graphs.
+
+    Args:
+        model: a model folder, left as it is.
+        runtimes: openvino, onnx or both.
+        folder: to make.
+        name: of the copy; the model's unless given.
+
+    Raises:
+        InputError: as `write_graphs`; the folder exists and is not a model folder.
+        MissingDependencyError: as `write_graphs`.
+    """
+    card = read_card(model)
+    with tempfile.TemporaryDirectory() as scratch:
+        graphs = write_graphs(model, card, runtimes, Path(scratch))
+        there = {file: model / file for file in card["files"] if file != WEIGHTS_FILE}
+        card = card | {"name": name or card["name"]}
+        write_model(folder, card, model / WEIGHTS_FILE, more={**there, **graphs})
+    return folder
 
 
 def _write_openvino(module: nn.Module, window: Tensor, file: Path) -> None:

@@ -11,7 +11,7 @@ import SimpleITK as sitk
 
 from ..data.channels import Channel
 from ..data.grid import Grid
-from ..data.image import check_exists, read_finite_image
+from ..data.image import check_exists, is_dicom_file, read_finite_image
 from ..data.suv import read_suv
 from ..data.units import check_channel, mark_as_suv
 from ..errors import InputError
@@ -160,7 +160,7 @@ def input_notices(images: Mapping[str, sitk.Image], card: Mapping[str, Any]) -> 
 def _read_pet(path: Path, pet_units: str, suv_factor: float | None, *, single_slice: bool) -> tuple[sitk.Image, str]:
     """A PET in SUV and how it became so; the header of a DICOM series tells more than ``pet_units``."""
     check_exists(path)
-    if _is_dicom_file(path):
+    if is_dicom_file(path):
         raise InputError(f"{path} is a single DICOM file: give the folder that holds all slices of the PET series.")
     if path.is_dir() and suv_factor is None:
         image, how = read_suv(path)
@@ -177,13 +177,6 @@ def _read_pet(path: Path, pet_units: str, suv_factor: float | None, *, single_sl
         how = f"from Bq/mL, with the given factor of {suv_factor:g} SUV per Bq/mL"
     mark_as_suv(image)
     return image, how
-
-
-def _is_dicom_file(path: Path) -> bool:
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
 
 
 def channel_named(name: str, channels: Sequence[Channel], card: Mapping[str, Any]) -> Channel:

@@ -235,10 +235,10 @@ class Predictor:
         if largest is None or all(a <= b + 1 for a, b in zip(grid.field_of_view_mm(), largest, strict=True)):
             return
         extent, limit = (" x ".join(f"{n:.0f}" for n in numbers) for numbers in (grid.field_of_view_mm(), largest))
-        subject = "region" if region else "image"
+        subject, give = ("region", "a smaller") if region else ("image", "a box with")
         raise InputError(
             f"{self.card['region_hint']} The {subject} covers {extent} mm, the model knows up to {limit} mm "
-            "(left-right, front-back, along the body): give a smaller --region-ras CX,CY,CZ,RX,RY,RZ."
+            f"(left-right, front-back, along the body): give {give} --region-ras CX,CY,CZ,RX,RY,RZ."
         )
 
 

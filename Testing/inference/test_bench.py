@@ -8,6 +8,7 @@ import pytest
 import SimpleITK as sitk
 
 from TeachFormerCore.commands.bench import as_page
+from TeachFormerCore.data.grid import Grid
 from TeachFormerCore.data.image import voxels
 from TeachFormerCore.inference.benchmark import STAGES, measure, write_case
 from TeachFormerCore.inference.inputs import read_inputs
@@ -30,6 +31,18 @@ def test_the_case_fills_the_grid_up_to_the_field_of_view(tiny_model: Path, tmp_p
     assert (outer > -200).mean() > 0.2  # mirrored, not padded with air
 
 
+def test_a_case_as_scanned_covers_the_same_space_in_a_scanner_s_voxels(tiny_model: Path, tmp_path: Path) -> None:
+    card = read_card(tiny_model) | {"field_of_view_mm": [200.0, 120.0, 200.0]}
+    files = write_case(card, 40, tmp_path, as_scanned=True)
+    images = read_inputs([f"{name}={file}" for name, file in files.items()], card).images
+    assert images["CT"].GetSize() == (160, 120, 80)
+    assert images["CT"].GetSpacing() == (1.0, 1.0, 2.0)
+    assert images["PET"].GetSize() == (40, 30, 80)
+    assert images["PET"].GetSpacing() == (4.0, 4.0, 2.0)
+    (low, high), (pet_low, pet_high) = (Grid.of(image).bounds() for image in images.values())
+    np.testing.assert_allclose([pet_low, pet_high], [low, high], atol=1e-4)
+
+
 def test_a_model_without_a_field_of_view_gets_the_whole_case(tiny_model: Path, tmp_path: Path) -> None:
     files = write_case(read_card(tiny_model) | {"field_of_view_mm": None}, 24, tmp_path)
     assert all(sitk.ReadImage(str(file)).GetSize() == (24, 24, 24) for file in files.values())
@@ -41,6 +54,7 @@ def test_a_measurement_has_every_stage_and_the_mask(tiny_model: Path, tmp_path: 
     row = measure(TORCH, tiny_model, pairs, tmp_path / "mask.nii.gz", 2)
     assert all(row[stage] >= 0 for stage in (*STAGES, "open", "total", "processor_seconds"))
     assert row["network"] > 0
+    assert row["fastest"] <= row["total"] <= row["slowest"]
     assert row["total"] >= max(row[stage] for stage in STAGES)
     assert sitk.ReadImage(str(tmp_path / "mask.nii.gz")).GetSize() == (32, 32, 32)
     key = agreement.memory_key(card, name="torch", device="cpu", precision="fp32")
@@ -51,6 +65,7 @@ def test_a_measurement_has_every_stage_and_the_mask(tiny_model: Path, tmp_path: 
 
 def test_the_page_tells_ratios_and_what_was_not_measured() -> None:
     row = {**dict.fromkeys(("open", *STAGES, "processor_seconds"), 0.5), "total": 2.0, "peak_bytes": 1_500_000_000}
+    row |= {"fastest": 1.9, "slowest": 2.25}
     told = {
         "date": "2030-01-01",
         "processor": "A processor, 2 cores",
@@ -62,7 +77,7 @@ def test_the_page_tells_ratios_and_what_was_not_measured() -> None:
                 "version": "1",
                 "description": "about",
                 "image_size": [32, 32, 32],
-                "case_size": [40, 40, 40],
+                "images": {"CT": "40 x 40 x 40 voxels of 3 x 3 x 3 mm"},
                 "rows": [
                     row
                     | {
@@ -86,10 +101,10 @@ def test_the_page_tells_ratios_and_what_was_not_measured() -> None:
     }
     page = as_page(told)
     assert "monai" not in page
-    assert (
-        "| torch bf16 on cpu | 0.50 | 0.50 | 0.50 | 0.50 | 0.50 | 0.50 | 2.00 | 0.50 | 1.50 GB | 0.9995 | 3.2 | 4.0 |"
-        in page
-    )
+    stages = 6 * "0.50 | "
+    assert f"| torch bf16 on cpu | {stages}2.00 (1.90-2.25) | 0.50 | 1.50 GB | 0.9995 | 3.2 | 4.0 |" in page
+    assert "CT: 40 x 40 x 40 voxels of 3 x 3 x 3 mm" in page
+    assert "25% (torch bf16 on cpu)" in page
     assert "Not measured: onnx fp32 on cpu: it is not installed." in page
 
 
@@ -106,6 +121,7 @@ def test_the_command_measures_every_runtime_and_writes_the_page(cli, tiny_model:
     assert ways["torch fp32 on cpu"]["dice_to_torch_fp32"] == 1.0
     assert ways["plain"]["times_as_fast"] == 1.0
     assert told["models"][0]["cold"]["seconds"] > 0
+    assert told["models"][0]["images"]["CT"].endswith("voxels of 1 x 1 x 2 mm")
     assert page.read_text(encoding="utf-8").startswith("# Speed and memory, measured")
 
 

@@ -132,6 +132,8 @@ def test_a_dicom_pet_is_converted_by_its_header(tmp_path):
     np.testing.assert_allclose(sitk.GetArrayFromImage(given.images["PET"])[1], suv.STORED * 1.25 * 0.001, rtol=1e-5)
     with pytest.raises(InputError, match="single DICOM file: give the folder"):
         read_inputs([f"PET={folder / 'slice0.dcm'}"], card("PET"))
+    with pytest.raises(InputError, match=r"slice0\.dcm holds a single slice .*: give the folder of its DICOM series"):
+        read_inputs([f"CT={folder / 'slice0.dcm'}"], card("CT"))
 
 
 def test_a_hot_bladder_in_a_dicom_pet_is_no_wrong_unit(tmp_path):

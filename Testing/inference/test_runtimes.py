@@ -12,6 +12,7 @@ import SimpleITK as sitk
 import torch
 from safetensors.torch import save_file
 
+from TeachFormerCore.commands import main
 from TeachFormerCore.data.image import voxels
 from TeachFormerCore.data.phantom import thigh_phantom
 from TeachFormerCore.errors import InputError, MissingDependencyError
@@ -154,8 +155,10 @@ def test_a_cache_that_cannot_be_written_or_read_is_no_error(monkeypatch, tmp_pat
 
 def test_what_cannot_serve_is_said(tiny_model: Path, model: Path, monkeypatch) -> None:
     card = read_card(tiny_model)
-    with pytest.raises(InputError, match="has no OpenVINO graph: export it with --runtime openvino"):
+    with pytest.raises(InputError, match="has no OpenVINO graph: make a copy") as told:
         open_runtime(tiny_model, card, device="cpu", runtime="openvino")
+    assert str(told.value).count("no OpenVINO graph") == 1, "for bf16 and for fp32"
+    assert f"teachformer export --model {tiny_model} --runtime openvino" in str(told.value)
     with pytest.raises(InputError, match="has no ONNX graph"):
         open_runtime(tiny_model, card, device="cpu", runtime="onnx")
     with pytest.raises(InputError, match="OpenVINO does not offer intel:7"):
@@ -258,7 +261,58 @@ def test_without_torch_and_graphs_it_says_what_to_install(tiny_model: Path, tmp_
     assert "Traceback" not in done.stderr
 
 
-def test_two_runs_and_two_processes_give_identical_masks(model: Path, images: dict[str, sitk.Image]) -> None:
+def test_a_model_is_copied_with_graphs(tiny_model: Path, images: dict[str, sitk.Image], tmp_path: Path, capsys) -> None:
+    """What a user of a model without its run needs to compute without PyTorch."""
+    before = (tiny_model / "model.json").read_bytes()
+    assert main(["export", "--model", str(tiny_model), "--runtime", "onnx"]) == 0
+    copy = find_model("tiny_graphs")
+    assert str(copy) in capsys.readouterr().out
+    card, original = read_card(copy), read_card(tiny_model)
+    assert card | {"name": "", "files": {}} == original | {"name": "", "files": {}}
+    assert card["files"]["weights.safetensors"] == original["files"]["weights.safetensors"]
+    assert {"model.onnx", agreement.REFERENCE} < set(card["files"])
+    assert (tiny_model / "model.json").read_bytes() == before
+    by_torch = Predictor(tiny_model, device="cpu", runtime="torch").run(images)
+    prediction = Predictor(copy, device="cpu", runtime="onnx").run(images)
+    assert lowest_dice(voxels(prediction.label), voxels(by_torch.label)) >= 0.999
+    for wrong in ([], ["--runtime", "magic"], ["--runtime", "onnx", "--described", "words.json"]):
+        assert main(["export", "--model", str(tiny_model), *wrong]) == 2
+
+
+def test_two_processes_on_one_model_folder_do_not_disturb_each_other(
+    model: Path, images: dict[str, sitk.Image], tmp_path: Path
+) -> None:
+    """Both begin at the same time with an empty cache, in which both want to compile and to remember."""
+    for name, image in images.items():
+        sitk.WriteImage(image, str(tmp_path / f"{name}.nrrd"))
+    cases = [("torch", 0), ("openvino", 1), ("openvino", 2), ("auto", 3)]
+    before = {path: path.read_bytes() for path in model.rglob("*") if path.is_file()}
+    inputs = [word for name in images for word in ("--input", f"{name}={tmp_path / f'{name}.nrrd'}")]
+    processes = []
+    for runtime, number in cases:
+        command = [sys.executable, "-m", "TeachFormerCore", "segment", "--model", model, "--runtime", runtime, *inputs]
+        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "TEACHFORMER_CACHE": str(tmp_path / "cache")}
+        processes.append(
+            subprocess.Popen(
+                [*command, "--output", tmp_path / f"{number}.nrrd", "--statistics", tmp_path / f"{number}.json"],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                encoding="utf-8",
+                env=environment,
+            )
+        )
+    for process in processes:
+        said, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, said
+    masks = [voxels(sitk.ReadImage(str(tmp_path / f"{number}.nrrd"))) for _runtime, number in cases]
+    assert masks[0].any()
+    np.testing.assert_array_equal(masks[1], masks[2])
+    assert all(lowest_dice(mask, masks[0]) >= 0.999 for mask in masks[1:])
+    assert {path: path.read_bytes() for path in model.rglob("*") if path.is_file()} == before
+    assert not [path for path in (tmp_path / "cache" / "agreement").iterdir() if path.suffix != ".json"]
+
+
+def test_two_runs_and_a_second_predictor_give_identical_masks(model: Path, images: dict[str, sitk.Image]) -> None:
     for runtime in ("torch", "openvino", "onnx"):
         predictor = Predictor(model, device="cpu", runtime=runtime)
         first, second = predictor.run(images), predictor.run(images)

@@ -93,7 +93,8 @@ def open_runtime(folder: Path, card: Card, *, device: str = "auto", runtime: str
     missing = next((error for error in refused if isinstance(error, MissingDependencyError)), None)
     if missing:
         raise missing
-    raise InputError(" ".join(str(error) for error in refused) + " Use --runtime auto --device auto.")
+    reasons = dict.fromkeys(str(error) for error in refused)  # one for all precisions is told once
+    raise InputError(f"{' '.join(reasons)} Or use --runtime auto --device auto.")
 
 
 def opened_if_it_agrees(candidate: Candidate, folder: Path, card: Card) -> Runtime:

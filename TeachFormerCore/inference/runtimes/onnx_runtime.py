@@ -46,7 +46,10 @@ def open_runtime(folder: Path, card: Card, device: str, precision: str) -> ONNXR
         MissingDependencyError: ONNX Runtime is not installed.
     """
     if GRAPH not in card["files"]:
-        raise UnsuitableError(f"The model {folder} has no ONNX graph: export it with --runtime onnx.")
+        raise UnsuitableError(
+            f"The model {folder} has no ONNX graph: make a copy that has one with "
+            f"'teachformer export --model {folder} --runtime onnx'."
+        )
     if precision != "fp32":
         raise UnsuitableError("ONNX Runtime computes the graph as it is, in fp32.")
     try:

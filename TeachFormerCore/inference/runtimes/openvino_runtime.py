@@ -61,7 +61,10 @@ def open_runtime(folder: Path, card: Card, device: str, precision: str) -> OpenV
         MissingDependencyError: OpenVINO is not installed.
     """
     if GRAPH not in card["files"]:
-        raise UnsuitableError(f"The model {folder} has no OpenVINO graph: export it with --runtime openvino.")
+        raise UnsuitableError(
+            f"The model {folder} has no OpenVINO graph: make a copy that has one with "
+            f"'teachformer export --model {folder} --runtime openvino'."
+        )
     openvino = import_openvino()
     core = openvino.Core()
     kind, _, number = device.partition(":")
