@@ -14,17 +14,17 @@ pytest.importorskip("PySide6", reason="PySide6 is not installed")
 
 from stand_ins import core, gui
 
-QUICK = ("boxIsNeeded",)
+QUICK = ("boxIsNeeded", "resultBecomesNodes", "overlayIsShown", "surfaceIsShown")
 FULL = (
     "panelLoads",
     "channelsAreFilled",
     "applyWorks",
     "windowStaysAlive",
-    "overlayIsShown",
     "cancelWorks",
     "runsTwice",
+    "closingEndsTheRun",
+    "workerSegments",
 )
-FULL += ("closingEndsTheRun",)
 IN_SLICER = ("sampleDataIsRegistered", "sceneComesBack", "cliModuleSegments")
 
 
@@ -43,6 +43,7 @@ def selftest(scene, monkeypatch):
         ("mainWindow", lambda: None),
         ("getModuleWidget", lambda _name: widget),
         ("loadVolume", load),
+        ("loadSegmentation", lambda path: load_segmentation(scene, path)),
         ("arrayFromSegmentBinaryLabelmap", as_label),
     ):
         monkeypatch.setattr(scene.util, name, stand_in, raising=False)
@@ -51,6 +52,15 @@ def selftest(scene, monkeypatch):
 
     yield selftest
     widget.cleanup()
+
+
+def load_segmentation(slicer, path):
+    storage, node = (
+        slicer.vtkMRMLSegmentationStorageNode(),
+        slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode"),
+    )
+    storage.SetFileName(path)
+    return node if storage.ReadData(node) else None
 
 
 @pytest.mark.parametrize("name", [*QUICK, *(pytest.param(name, marks=pytest.mark.full) for name in FULL)])
@@ -64,24 +74,69 @@ def test_every_check_is_tried_here_or_left_to_slicer(selftest) -> None:
     assert len(set(titles)) == len(titles)
 
 
-def test_in_slicer_counts_and_tells(scene, monkeypatch, capsys, tmp_path: Path) -> None:
-    """With three checks of its own: one passes, one fails, one ends the interpreter; none takes the others with it."""
+@pytest.fixture
+def in_slicer(scene, monkeypatch):
+    """The script as a module, in a Slicer without a window."""
     import importlib.util
 
     gui.install()
     spec = importlib.util.spec_from_file_location("in_slicer", Path(__file__).with_name("in_slicer.py"))
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    monkeypatch.setattr(scene.util, "mainWindow", lambda: None, raising=False)
+    monkeypatch.setattr(module.faulthandler, "enable", lambda **_: None)
+    yield module
+    if module._report is not None:
+        module._report.close()
+
+
+def test_in_slicer_counts_and_tells(in_slicer, monkeypatch, capsys, tmp_path: Path) -> None:
+    """With three checks of its own: one passes, one fails, one ends the interpreter; none takes the others with it."""
 
     def fails():
         raise AssertionError("expected: a reason")
 
     checks = [("good", lambda: None), ("bad", fails), ("worse", lambda: sys.exit(3))]
-    monkeypatch.setattr(module, "load_modules", lambda: checks)
-    monkeypatch.setattr(scene.util, "mainWindow", lambda: None, raising=False)
-    assert module.main(["--output", str(tmp_path / "pictures")]) == 2
+    monkeypatch.setattr(in_slicer, "load_modules", lambda: checks)
+    assert in_slicer.main(["--output", str(tmp_path / "pictures")]) == 2
     said = capsys.readouterr().out
-    assert said.splitlines()[-1] == "2 passed, 2 failed"
+    assert said.splitlines()[-1] == "3 passed, 2 failed"
     assert "FAILED: bad" in said
     assert "AssertionError: expected: a reason" in said
+    assert 'raise AssertionError("expected: a reason")' in said
     assert "FAILED: worse" in said
+    assert (tmp_path / "pictures" / "report.txt").read_text(encoding="utf-8") == said
+
+
+def test_in_slicer_ends_with_counts_also_where_nothing_loads(in_slicer, monkeypatch, capsys, tmp_path, scene) -> None:
+    codes = []
+
+    def cannot():
+        raise ImportError("no module named so")
+
+    monkeypatch.setattr(scene.util, "exit", codes.append, raising=False)
+    monkeypatch.setattr(in_slicer, "load_modules", cannot)
+    in_slicer.run(["--output", str(tmp_path)])
+    said = capsys.readouterr().out
+    assert "ImportError: no module named so" in said
+    assert said.splitlines()[-1] == "1 passed, 1 failed"
+    monkeypatch.setattr(in_slicer, "main", cannot)
+    in_slicer.run([])
+    assert capsys.readouterr().out.splitlines()[-1] == "0 passed, 1 failed"
+    assert codes == [1, 1]
+
+
+def test_in_slicer_without_torch_says_so_and_fails_what_computes(
+    in_slicer, selftest, monkeypatch, capsys, tmp_path: Path
+) -> None:
+    from TeachFormerLib import installation
+
+    monkeypatch.setattr(installation, "TORCH", installation.Package("torch", "absent_torch", "PyTorch, about 200 MB"))
+    checks = [("shows", selftest.resultBecomesNodes), ("computes", selftest.applyWorks)]
+    monkeypatch.setattr(in_slicer, "load_modules", lambda: checks)
+    assert in_slicer.main(["--output", str(tmp_path)]) == 2
+    said = capsys.readouterr().out
+    assert said.splitlines()[-1] == "2 passed, 2 failed"
+    assert "InstallationError: PyTorch is installed by the extension 'PyTorch', which is missing" in said
+    assert "passed: shows" in said
+    assert "NotInstalled: To compute, TeachFormer needs: PyTorch, about 200 MB" in said

@@ -193,6 +193,22 @@ def test_a_whole_run_by_the_real_worker(panel, loaded, tmp_path: Path) -> None:
     assert str(tmp_path) not in told
 
 
+def test_the_timer_alone_moves_a_run_on(panel, loaded) -> None:
+    """Where nothing else lets go of Python's lock: Slicer's loop may keep it while it waits for the user."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e6)
+    try:
+        panel.ui.applyButton.click()
+        end = time.monotonic() + 90
+        while panel.busy:
+            assert time.monotonic() < end, panel.runSection.run.state
+            panel.tick()
+        panel.tick()
+    finally:
+        sys.setswitchinterval(interval)
+    assert "mL; " in panel.ui.statusLabel.text or panel.ui.statusLabel.text.startswith("Nothing was found; ")
+
+
 def test_cancel_and_scene_close_end_a_run(panel, loaded, scene) -> None:
     ui = panel.ui
     ui.applyButton.click()

@@ -6,6 +6,7 @@ Each check starts in an empty scene. Where a package is missing the check says w
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import slicer
@@ -21,20 +22,23 @@ class NotInstalled(Exception):  # noqa: N818
 
 
 def checks():
-    """``(name, function)`` of every check, in order."""
+    """``(name, function)`` of every check, in order: first those that need nothing but Slicer."""
     return [
         ("the panel loads and says what it needs", panelLoads),
         ("sample data is registered with its checksums", sampleDataIsRegistered),
         ("volumes are recognised as the model's channels", channelsAreFilled),
         ("a large volume needs a box, and Place box gives one", boxIsNeeded),
+        ("a result becomes segmentation, maps and table", resultBecomesNodes),
+        ("overlay and legend are in the slice views", overlayIsShown),
+        ("the surface is in the 3D view", surfaceIsShown),
+        ("the scene is saved and comes back", sceneComesBack),
         ("Apply gives a segmentation, maps and a table on the reference's grid", applyWorks),
         ("the window is never held for long", windowStaysAlive),
-        ("overlay and legend are in the slice views", overlayIsShown),
-        ("the scene is saved and comes back", sceneComesBack),
         ("Cancel ends a run within two seconds", cancelWorks),
         ("two runs in a row fill the same nodes", runsTwice),
         ("closing the scene ends a run", closingEndsTheRun),
         ("the CLI module segments", cliModuleSegments),
+        ("the worker segments as a program", workerSegments),
     ]
 
 
@@ -45,7 +49,9 @@ def panel():
     """The module's panel, shown."""
     if slicer.util.mainWindow() is not None:
         slicer.util.selectModule("TeachFormer")
-    found = slicer.util.getModuleWidget("TeachFormer").panel
+    widget = slicer.util.getModuleWidget("TeachFormer")
+    # Some Slicers answer the first widget here, also after the module was reloaded.
+    found = getattr(slicer.modules, "TeachFormerWidget", widget).panel
     found.enter()
     settle(0.5)
     return found
@@ -87,6 +93,52 @@ def ready(found):
     return volumes
 
 
+def madeUp(found, ct, pet):
+    """A finished run that nothing computed, so that what shows it is checked where no package is installed."""
+    from TeachFormerLib import geometry, results
+
+    uptake = slicer.util.arrayFromVolume(pet).astype(np.float32)
+    label = (uptake > 0.5 * uptake.max()).astype(np.uint8)
+    matrix = geometry.ijkToWorld(ct)
+    images = {}
+    for name in ("attention_fine", "attention_coarse", "uncertainty"):
+        images[name], voxels = results.newImage(label.shape, np.dtype(np.float32))
+        voxels[:] = np.clip(uptake / uptake.max(), 0, 1)
+    figures = {"suv_max": float(uptake.max()), "suv_mean": 4.0, "suv_peak": 5.0, "mtv_ml": 30.0, "tlg": 120.0}
+    entry = {"name": "GTV", "voxels": int(label.sum()), "volume_ml": 30.0, "components": 1, "mean_uncertainty": 0.1}
+    channels = {name: {"mean": 1.0, "sd": 0.5} for name, _modality in found.model.channels}
+    return SimpleNamespace(
+        model=found.model, referenceId=ct.GetID(), ijkToWorld=matrix, images=images, label=label,
+        segments=results.segmentImages(label, matrix, found.model.card["labels"]),
+        statistics={"labels": [{**entry, "pet": figures, "channels": channels}]},
+    )  # fmt: skip
+
+
+def shown(found):
+    """The phantom with a made-up result in the scene; answers CT, the run, and how long the longest part took."""
+    ct, pet = phantom()
+    settle(0.5)
+    run, longest = madeUp(found, ct, pet), 0.0
+    steps, ended = found.logic.showSteps(run, found.parameters), False
+    while not ended:
+        start = time.perf_counter()
+        ended = next(steps, steps) is steps
+        longest = max(longest, time.perf_counter() - start)
+        slicer.app.processEvents()
+    found.touch()
+    settle(0.5)
+    return ct, run, longest
+
+
+def finished(command):
+    """Waits for a `background.BackgroundCommand`; an `AssertionError` with its last lines where it failed."""
+    until(lambda: (command.poll(), not command.running)[1])
+    command.close()
+    said = "\n".join(command.log[-40:])
+    told = command.failure.original if command.failure else ""
+    true(command.exitCode == 0, f"the process ends with 0 (it ended with {command.exitCode})\n{said}\n{told}")
+
+
 def applied(found):
     """A whole run through the panel."""
     found.ui.applyButton.click()
@@ -95,7 +147,7 @@ def applied(found):
     settle(0.5)
     run = found.runSection.run
     if run.failure:
-        raise AssertionError(f"the run failed: {run.failure.sentence}\n{run.failure.original}")
+        raise AssertionError(f"the run failed: {run.failure.sentence}\n{run.failure.original}\n" + "\n".join(run.log))
     return run
 
 
@@ -131,6 +183,7 @@ def panelLoads():
     true(found.ui.statusLabel.text, "the status line says something")
     true(not found.ui.applyButton.enabled, "Apply is disabled without volumes")
     true(until(lambda: found.devices is not None, 120), "the devices are known within two minutes")
+    true(found.devices["devices"], f"the process that computes has answered ({found.devices})")
 
 
 def sampleDataIsRegistered():
@@ -207,31 +260,88 @@ def windowStaysAlive():
     true(longest[0] < LONGEST_CALL_S, f"the longest tick took {1000 * longest[0]:.0f} ms, at most 100 ms are allowed")
 
 
+def resultBecomesNodes():
+    from TeachFormerLib import results
+
+    found = panel()
+    ct, run, longest = shown(found)
+    parameters = found.parameters
+    true(np.array_equal(overlap(parameters.segmentation, ct), run.label > 0), "the segmentation holds the mask")
+    segment = parameters.segmentation.GetSegmentation().GetNthSegment(0)
+    equal(segment.GetName(), "GTV", "name of the segment")
+    wanted = [value / 255 for value in found.model.card["labels"][0]["color"]]
+    true(np.allclose(segment.GetColor(), wanted, atol=0.01), f"its colour is the card's ({segment.GetColor()})")
+    true("86049000" in codeOf(segment), f"its code is that of a tumour ({codeOf(segment)})")
+    for field in ("attentionFine", "attentionCoarse", "uncertainty"):
+        for mine, theirs in zip(geometryOf(getattr(parameters, field)), geometryOf(ct)):
+            true(np.allclose(mine, theirs, atol=1e-4), f"{field} lies on the CT's grid")
+    equal(parameters.statistics.GetNumberOfRows(), 1, "rows of the table")
+    true(found.ui.exportCsvButton.enabled, "the table can be exported")
+    with tempfile.TemporaryDirectory() as folder:
+        results.writeCsv(parameters.statistics, Path(folder) / "table.csv")
+        true("GTV" in (Path(folder) / "table.csv").read_text(encoding="utf-8"), "the CSV file holds the segment")
+    true(longest < LONGEST_CALL_S, f"the longest part took {1000 * longest:.0f} ms, at most 100 ms are allowed")
+
+
 def overlayIsShown():
     from TeachFormerLib.parameters import Overlay
 
     found = panel()
-    ready(found)
+    shown(found)
     found.parameters.overlay = Overlay.ATTENTION_FINE
-    applied(found)
+    settle()
     volume = found.parameters.attentionFine
     composites = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
     true(composites and all(c.GetForegroundVolumeID() == volume.GetID() for c in composites), "it is the foreground")
     legend = slicer.modules.colors.logic().GetColorLegendDisplayNode(volume)
     true(legend is not None and legend.GetVisibility(), "its legend is visible")
+    found.ui.overlayThresholdSlider.value = 0.6
+    settle()
+    true(abs(volume.GetDisplayNode().GetLowerThreshold() - 0.6) < 1e-6, "the slider moves the threshold")
     found.parameters.overlay = Overlay.NONE
     settle()
     true(all(c.GetForegroundVolumeID() is None for c in composites), "None takes it away")
+
+
+def surfaceIsShown():
+    from TeachFormerLib import surface
+
+    found = panel()
+    ct, run, _longest = shown(found)
+    segmentation = found.parameters.segmentation
+    equal(len(surface.lacking(segmentation)), 1, "segments without a surface")
+    found.ui.show3DBox.checked = True
+    true(until(lambda: not surface.lacking(segmentation), 60), f"there is a surface ({found.ui.statusLabel.text})")
+    settle()
+    mesh = segmentation.GetSegmentation().GetNthSegment(0).GetRepresentation(surface.surfaceName())
+    inside = np.argwhere(run.label)[:, ::-1].mean(axis=0)
+    centre = (geometryOf(ct)[0] @ [*inside, 1])[:3]
+    low, high = np.reshape(mesh.GetBounds(), (3, 2)).T
+    true((low < centre).all() and (centre < high).all(), f"it lies around the mask ({mesh.GetBounds()}, {centre})")
+    true(segmentation.GetDisplayNode().GetVisibility3D(), "it is visible")
+    found.ui.show3DBox.checked = False
+    settle()
+    true(not segmentation.GetDisplayNode().GetVisibility3D(), "it is hidden again")
+
+
+def codeOf(segment):
+    """The SNOMED code of a segment as text, in whichever way this Slicer keeps it."""
+    import vtk
+
+    text = vtk.reference("")
+    if segment.GetTag(segment.GetTerminologyEntryTagName(), text):
+        return str(text)
+    return segment.GetTerminology().GetAsPrintableString() if hasattr(segment, "GetTerminology") else ""
 
 
 def sceneComesBack():
     from TeachFormerLib.parameters import Overlay
 
     found = panel()
-    ready(found)
+    shown(found)
     found.parameters.overlay = Overlay.UNCERTAINTY
     found.parameters.overlayThreshold = 0.35
-    applied(found)
+    settle()
     with tempfile.TemporaryDirectory() as folder:
         file = str(Path(folder) / "scene.mrb")
         true(slicer.util.saveScene(file), "the scene is saved")
@@ -248,8 +358,7 @@ def sceneComesBack():
     true(parameters.channel1 is not None and parameters.segmentation is not None, "volumes and segmentation are chosen")
     segment = parameters.segmentation.GetSegmentation().GetNthSegment(0)
     equal(segment.GetName(), "GTV", "name of the segment")
-    code = segment.GetTerminology() if hasattr(segment, "GetTerminology") else ""
-    true(not code or "86049000" in code, f"the code is kept ({code})")
+    true("86049000" in codeOf(segment), f"the code is kept ({codeOf(segment)})")
 
 
 def cancelWorks():
@@ -296,3 +405,18 @@ def cliModuleSegments():
     if node.GetStatus() & node.ErrorsMask:
         raise AssertionError(f"the CLI module failed:\n{node.GetErrorText()}\n{node.GetOutputText()}")
     true(label.GetImageData() is not None and slicer.util.arrayFromVolume(label).sum() > 100, "the label has voxels")
+
+
+def workerSegments():
+    """As a script calls it, ``PythonSlicer -m TeachFormerCore segment ...``, on files."""
+    from TeachFormerLib.background import BackgroundCommand
+
+    ready(panel())
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        finished(BackgroundCommand("phantom", folder))
+        words = [word for channel in ("CT", "PET") for word in ("--input", f"{channel}={folder / channel}.nrrd")]
+        finished(BackgroundCommand("segment", *words, "--output", folder / "mask.seg.nrrd"))
+        node = slicer.util.loadSegmentation(str(folder / "mask.seg.nrrd"))
+        true(node is not None, "Slicer reads the segmentation")
+        equal(node.GetSegmentation().GetNthSegment(0).GetName(), "GTV", "name of the segment")
