@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
         nonlocal progress
         progress = Progress(todo, "segmenting")
         if before:
-            print(f"{before} cases are done already, {todo} are left.", flush=True)
+            print(f"Done already: {before} of {before + todo} cases.", flush=True)
 
     def note(record: Record) -> None:
         if record.error:

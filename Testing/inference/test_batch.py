@@ -135,7 +135,7 @@ def test_resume_does_what_is_left_and_nothing_else(
     with (done / "state.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"case": "a", "state": "fai')
     assert batch(*call, "--resume") == 1
-    assert "2 cases are done already, 3 are left." in capsys.readouterr().out
+    assert "Done already: 2 of 5 cases." in capsys.readouterr().out
     after = {path: path.stat().st_mtime_ns for path in done.glob("*.nii.gz")}
     assert {path.name for path in before if before[path] != after[path]} == {"c.nii.gz"}
     np.testing.assert_array_equal(masks(done)["c.nii.gz"], old["c.nii.gz"])

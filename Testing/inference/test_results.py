@@ -1,5 +1,9 @@
 """The results of a case: written side by side, no more at a time than the memory is for, all of them or none."""
 
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -88,3 +92,35 @@ def test_the_maps_of_a_large_image_are_written_one_at_a_time() -> None:
     assert writing_threads(512 * 512 * 300) == 2
     assert writing_threads(SMALL_IMAGE) == 2
     assert writing_threads(512 * 512 * 600) == 1
+
+
+ENDLESS = """
+import sys
+from pathlib import Path
+import numpy as np
+import SimpleITK as sitk
+from TeachFormerCore.inference.cancellation import Cancellation
+from TeachFormerCore.inference.results import CancellableFiles, _Writers
+noise = sitk.GetImageFromArray(np.random.default_rng(0).normal(size=(150, 150, 150)).astype(np.float32))
+with Cancellation() as cancellation:
+    cancellation.files = files = CancellableFiles()
+    with files, _Writers(files, noise.GetNumberOfPixels()) as writers:
+        for number in range(1000):
+            writers.write(lambda: noise, Path(sys.argv[1]) / f"{number}.nii.gz")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals as POSIX has them")
+def test_a_signal_while_two_files_are_written_leaves_nothing(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    for wanted in (1, 2, 4):
+        with subprocess.Popen([sys.executable, "-c", ENDLESS, tmp_path], env=environment) as process:
+            end = time.monotonic() + 60
+            while len(list(tmp_path.iterdir())) < wanted and process.poll() is None and time.monotonic() < end:
+                time.sleep(0.001)
+            assert process.poll() is None
+            told = time.monotonic()
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) == 130
+            assert time.monotonic() - told < 2
+        assert list(tmp_path.iterdir()) == []
