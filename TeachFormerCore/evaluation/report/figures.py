@@ -104,12 +104,12 @@ def difference_chart(comparisons: Sequence[Comparison]) -> "Figure | None":
     height = 1.3 + 0.4 * (len(names) + len(headings))
     figure = new_figure(10.5, height)
     top, bottom = 1 - 0.55 / height, 0.75 / height
-    left = figure.add_axes((0.27, bottom, 0.34, top - bottom))
-    right = figure.add_axes((0.65, bottom, 0.32, top - bottom), sharey=left)
+    left = figure.add_axes((0.31, bottom, 0.32, top - bottom))
+    right = figure.add_axes((0.67, bottom, 0.30, top - bottom), sharey=left)
     position, ticks = 0.0, []
     for question in headings:
         left.text(
-            *(-0.76, position),
+            *(-0.93, position),
             QUESTIONS[question],
             transform=left.get_yaxis_transform(),
             weight="bold",
