@@ -1,6 +1,4 @@
-"""Work beside the window: a command of ``teachformer`` in a process of its own, or a function in a thread."""
-
-import threading
+"""A command of the program ``teachformer`` in a process of its own, with its lines kept."""
 
 from slicer.i18n import tr as _
 
@@ -65,30 +63,3 @@ class BackgroundCommand:
         """Ends the process and waits for it."""
         if self._runner:
             self._runner.close()
-
-
-class Task:
-    """A function in a thread.
-
-    Attributes:
-        failure: what went wrong, once it is no longer ``running``; None otherwise.
-    """
-
-    def __init__(self, work, cause):
-        self.failure = None
-        self._work, self._cause = work, cause
-        self._thread = threading.Thread(target=self._guarded, name="TeachFormer task", daemon=True)
-        self._thread.start()
-
-    @property
-    def running(self):
-        return self._thread.is_alive()
-
-    def wait(self, seconds=None):
-        self._thread.join(seconds)
-
-    def _guarded(self):
-        try:
-            self._work()
-        except Exception as error:  # told to the user by whoever polls, in the main thread
-            self.failure = Failure.of(error, self._cause)

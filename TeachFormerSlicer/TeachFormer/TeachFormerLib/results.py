@@ -77,12 +77,21 @@ def addSegment(segmentationNode, entry, image):
     code = terminologyEntry(entry.get("terminology"))
     if code:
         segment.SetTag(segment.GetTerminologyEntryTagName(), code)
-    segment.AddRepresentation(slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName(), image)
-    surface = slicer.vtkSegmentationConverter.GetSegmentationClosedSurfaceRepresentationName()
-    if segmentation.GetNumberOfSegments() and segmentation.GetNthSegment(0).GetRepresentation(surface):
+    segment.AddRepresentation(labelmapName(), image)
+    if segmentation.GetNumberOfSegments() and segmentation.GetNthSegment(0).GetRepresentation(surfaceName()):
         # Where other segments have surfaces Slicer would mesh this one now, and hold the window: `surface` does it.
-        segment.AddRepresentation(surface, vtk.vtkPolyData())
+        segment.AddRepresentation(surfaceName(), vtk.vtkPolyData())
     segmentation.AddSegment(segment)
+
+
+def labelmapName():
+    """What Slicer calls a segment's voxels."""
+    return slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
+
+
+def surfaceName():
+    """What Slicer calls a segment's mesh."""
+    return slicer.vtkSegmentationConverter.GetSegmentationClosedSurfaceRepresentationName()
 
 
 def cut(mask):

@@ -8,7 +8,6 @@ import json
 import shutil
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
@@ -19,14 +18,13 @@ from . import geometry, nrrd, results
 from .core import find_core, python_executable
 from .failure import Failure
 from .runner import ProcessRunner, parse
+from .task import TIDY_S, Task, tidied
 
 MAPS = ("attention_fine", "attention_coarse", "attention_gradcam", "uncertainty")
 WRITING, COMPUTING, READING, DONE, FAILED, CANCELLED = "writing", "computing", "reading", "done", "failed", "cancelled"
 ENDS = (DONE, FAILED, CANCELLED)
 # Before this part is done the worker has only read files: no estimate of what is left can be made from it.
 ESTIMATED_FROM = 0.15
-# So long the end of the module waits for the temporary folder to go.
-TIDY_S = 1.0
 
 
 class SegmentationRun:
@@ -63,7 +61,6 @@ class SegmentationRun:
         self._options = dict(options)
         self._maps = tuple(maps)
         self._runner = self._tidying = None
-        self._error = None
         # Everything of the nodes is taken up here, in the main thread: arrays are views, matrices are copies.
         self._images = [
             (name, slicer.util.arrayFromVolume(node), geometry.LPS_FROM_RAS @ geometry.ijkToWorld(node))
@@ -74,7 +71,7 @@ class SegmentationRun:
         self.ijkToWorld = geometry.ijkToWorld(reference)
         self.shape = self._images[0][1].shape
         self._folder = Path(tempfile.mkdtemp(prefix="TeachFormer-"))
-        self._thread = self._begin(self._write)
+        self._task = self._begin(self._write)
 
     @property
     def running(self):
@@ -83,7 +80,7 @@ class SegmentationRun:
     @property
     def threaded(self):
         """Whether a thread is at work."""
-        return self.state in (WRITING, READING) or (self._tidying is not None and self._tidying.is_alive())
+        return self.state in (WRITING, READING) or (self._tidying is not None and self._tidying.running)
 
     @property
     def secondsLeft(self):
@@ -94,7 +91,7 @@ class SegmentationRun:
 
     def poll(self):
         """Takes up what has happened; returns at once."""
-        if self.state in (WRITING, READING) and not self._thread.is_alive():
+        if self.state in (WRITING, READING) and not self._task.running:
             self._next()
         elif self.state == COMPUTING:
             self._take_up(self._runner.poll())
@@ -115,15 +112,15 @@ class SegmentationRun:
             self._runner.close()
         if self.running:
             self._end(CANCELLED)
-        self._tidying.join(TIDY_S)
+        self._tidying.wait(TIDY_S)
 
     def release(self):
         """Lets go of the voxels, which the nodes have now."""
         self.arrays, self.images, self.segments = {}, {}, []
 
     def _next(self):
-        if self._error is not None:
-            self._fail(self._error)
+        if self._task.failure:
+            self._fail(self._task.failure)
         elif self.state == WRITING:
             self._runner = ProcessRunner([*launcher(), "job", self._folder / "job.json"])
             try:
@@ -141,7 +138,7 @@ class SegmentationRun:
             self._end(CANCELLED)
         elif code == 0:
             self.state, self.comment = READING, _("Taking the results up")
-            self._thread = self._begin(self._read)
+            self._task = self._begin(self._read)
         else:
             self._fail(Failure.read(self._folder / "error.json", code, self.log))
 
@@ -158,15 +155,7 @@ class SegmentationRun:
                     self.notices.append(text[len("note: ") :])
 
     def _begin(self, work):
-        def guarded():
-            try:
-                work()
-            except Exception as error:  # told to the user by _next, in the main thread
-                self._error = Failure.of(error, _("Files could not be exchanged with the computation"))
-
-        thread = threading.Thread(target=guarded, name="TeachFormer files", daemon=True)
-        thread.start()
-        return thread
+        return Task(work, _("Files could not be exchanged with the computation"))
 
     def _write(self):
         inputs = []
@@ -224,14 +213,7 @@ class SegmentationRun:
         self.state = state
         self.seconds = time.monotonic() - self._started
         self._images = []
-        writing = self._thread
-
-        def clear():
-            writing.join()
-            shutil.rmtree(self._folder, ignore_errors=True)
-
-        self._tidying = threading.Thread(target=clear, name="TeachFormer tidying", daemon=True)
-        self._tidying.start()
+        self._tidying = tidied(self._folder, self._task)
 
 
 def launcher():

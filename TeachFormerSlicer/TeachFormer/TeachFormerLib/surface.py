@@ -3,32 +3,22 @@
 Slicer would mesh in the window's thread; its own surfaces replace these as soon as a segment is edited.
 """
 
-import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import slicer
 import vtk
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import numpy_to_vtk, numpy_to_vtkIdTypeArray, vtk_to_numpy
 
 from . import geometry, results
-from .background import BackgroundCommand, Task
+from .background import BackgroundCommand
 from .failure import Failure
+from .results import labelmapName, surfaceName
+from .task import TIDY_S, Task, tidied
 
-# So long the end of the module waits for the temporary folder to go.
-TIDY_S = 1.0
 WRITING, MESHING, READING, DONE, FAILED = "writing", "meshing", "reading", "done", "failed"
-
-
-def labelmapName():
-    return slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
-
-
-def surfaceName():
-    return slicer.vtkSegmentationConverter.GetSegmentationClosedSurfaceRepresentationName()
 
 
 def lacking(segmentationNode):
@@ -161,13 +151,7 @@ class SurfaceRun:
 
     def _end(self, state):
         self.state, self._segments = state, []
-        task, folder = self._task, self._folder
-
-        def clear():
-            task.wait()
-            shutil.rmtree(folder, ignore_errors=True)
-
-        self._task = Task(clear, "")
+        self._task = tidied(self._folder, self._task)
 
 
 def polyData(points, triangles, normals):
