@@ -51,9 +51,9 @@ def run(arguments: argparse.Namespace) -> int:
     described = study.example.manifest["data"]
     cohort = _cohort(study, arguments.data or study.example.config["data"], described["preparation"])
     kept_out = None
-    if study.kept_out is not None and study.kept_out.kept_out is not None:
-        named = arguments.kept_out or study.kept_out.config["kept_out"]
-        kept_out = _cohort(study, named, study.kept_out.kept_out["preparation"], split="Ts")
+    if (tested := study.kept_out) and tested.kept_out:
+        named = arguments.kept_out or tested.config["kept_out"]
+        kept_out = _cohort(study, named, tested.kept_out["preparation"], split="Ts")
     stored = read_scores(arguments.scores) if arguments.scores else None
     output = arguments.output
     if (output / "manifest.json").exists() or (output / "plan.json").exists():

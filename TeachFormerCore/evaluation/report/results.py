@@ -63,14 +63,13 @@ def score_study(
         if run.kept_out or not kept_out:
             by_fold.setdefault(run.fold, []).append(run)
     cases = {
-        fold: cohort.cases_of(
-            list(cohort.patients.values()) if kept_out else runs[0].manifest["patients"]["validation"]
-        )
+        fold: sorted(cohort.patients) if kept_out else cohort.cases_of(runs[0].manifest["patients"]["validation"])
         for fold, runs in by_fold.items()
     }
+    stored = stored or StoredScores()
     with Progress(sum(map(len, cases.values())), "scoring stored predictions") as progress:
         for fold, runs in sorted(by_fold.items(), key=lambda one: str(one[0])):
-            scoring = _FoldScoring(fold, runs, ensembles, cohort, kept_out, stored or StoredScores())
+            scoring = _FoldScoring(fold, runs, ensembles, cohort, kept_out, stored)
             for volume in cohort.volumes(cases[fold]):
                 scoring.score(volume)
                 progress.advance(len(volume.parts))

@@ -4,7 +4,7 @@ A run is known by the sha256 of its weights, an ensemble by those of its members
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +40,8 @@ class StoredScores:
         self, members: Sequence[Run], *, kept_out: bool, arm: str, fold: int | str, seed: int
     ) -> list[VolumeResult]:
         """The results of a run, or of an ensemble of several, at a place of this study; none if there are none."""
-        place = {"arm": arm, "fold": fold, "seed": seed}
         found = self.entries.get((kept_out, _weights(members)), [])
-        return [VolumeResult(**_shallow(result) | place) for result in found]
+        return [replace(result, arm=arm, fold=fold, seed=seed) for result in found]
 
     def as_json(self) -> dict[str, Any]:
         """The content of the file."""
@@ -72,10 +71,6 @@ def read_scores(file: Path) -> StoredScores:
 
 def _weights(members: Sequence[Run]) -> tuple[str, ...]:
     return tuple(str(run.manifest.get("weights_sha256", run.folder)) for run in members)
-
-
-def _shallow(result: VolumeResult) -> dict[str, Any]:
-    return {each.name: getattr(result, each.name) for each in fields(result)}
 
 
 def _plain(result: VolumeResult) -> dict[str, Any]:
