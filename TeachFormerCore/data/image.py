@@ -1,6 +1,7 @@
 """Images in and out: one checked way to read a volume, one safe way to write it."""
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -18,6 +19,7 @@ FARTHEST_MM = 100_000.0
 SHEAR_TOLERANCE = 1e-3  # of the cosines between the axes
 WRITABLE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha")
 TEMPORARY_PREFIX = ".teachformer-"
+REMOVALS = 100  # attempts: a file that is opened while its folder is being emptied keeps the folder
 
 
 def image_ending(path: Path) -> str:
@@ -178,7 +180,10 @@ def check_folder(path: Path) -> None:
 
 
 class OutputFiles:
-    """Files that appear together or not at all: each is written under a temporary name beside its place.
+    """Files that appear together or not at all: each is written into a temporary folder of its own beside its place.
+
+    A folder, since a file can be removed for good with its folder only: whoever is about to write it (the image
+    libraries open it by themselves, in another thread) would make it anew.
 
     Use as a context manager; on a clean exit every file is renamed to its name, on an error none remains.
     """
@@ -190,15 +195,14 @@ class OutputFiles:
         return self
 
     def temporary(self, path: Path) -> Path:
-        """A temporary name in the folder of ``path`` with the same image ending."""
-        ending = image_ending(path) or path.suffix
+        """A name with the same image ending in a temporary folder beside ``path``."""
         try:
-            handle, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, suffix=ending, dir=path.parent)
+            folder = tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=path.parent)
         except OSError as error:
             raise _cannot_write(path, str(error.strerror)) from error
-        os.close(handle)
-        self._pending.append((Path(name), path))
-        return Path(name)
+        temporary = Path(folder) / f"file{image_ending(path) or path.suffix}"
+        self._pending.append((temporary, path))
+        return temporary
 
     def write_image(self, image: sitk.Image, path: Path) -> None:
         """Writes an image and reads it back, since the image libraries do not notice every full disk."""
@@ -225,15 +229,21 @@ class OutputFiles:
             if kind is None:
                 self._publish()
         finally:
-            for temporary, _path in self._pending:
-                temporary.unlink(missing_ok=True)
+            self._remove_temporaries()
+
+    def _remove_temporaries(self) -> None:
+        for temporary, _path in self._pending:
+            for _attempt in range(REMOVALS):
+                shutil.rmtree(temporary.parent, ignore_errors=True)
+                if not temporary.parent.exists():
+                    break
 
     def _publish(self) -> None:
         umask = os.umask(0)
         os.umask(umask)
         for temporary, path in self._pending:
             try:
-                temporary.chmod(0o666 & ~umask)  # mkstemp makes files that only their owner reads
+                temporary.chmod(0o666 & ~umask)  # whatever wrote it
                 os.replace(temporary, path)
             except OSError as error:
                 raise _cannot_write(path, str(error.strerror)) from error

@@ -21,7 +21,7 @@ class Cancellation:
     A thread does it: Python's own handlers wait for the end of the running operation, a convolution or the compression
     of a large file, which can take seconds. The files being written are removed; once they have appeared under their
     names the work is done and the signal comes too late. A process that is killed without a signal it can see (SIGKILL,
-    TerminateProcess) may leave files named ``.teachformer-*``, never half an output.
+    TerminateProcess) may leave folders named ``.teachformer-*``, never half an output.
 
     Args:
         always: whether to end also when the files have appeared, since there is more to come.

@@ -117,6 +117,5 @@ class CancellableFiles(OutputFiles):
         if self._published:
             self._lock.release()
             return False
-        for temporary, _path in self._pending:
-            temporary.unlink(missing_ok=True)
+        self._remove_temporaries()
         return True

@@ -19,7 +19,7 @@ from TeachFormerCore.inference import results
 from TeachFormerCore.inference.inputs import Inputs
 from TeachFormerCore.inference.outputs import SMALL_IMAGE, Outputs, writing_threads
 from TeachFormerCore.inference.predictor import Prediction, Predictor
-from TeachFormerCore.inference.results import write_results
+from TeachFormerCore.inference.results import CancellableFiles, write_results
 
 Case = tuple[Prediction, Inputs, dict]
 
@@ -124,3 +124,13 @@ def test_a_signal_while_two_files_are_written_leaves_nothing(tmp_path: Path) -> 
             assert process.wait(60) == 130
             assert time.monotonic() - told < 2
         assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_about_to_be_written_is_taken_back_too(tmp_path: Path) -> None:
+    """Between the name and its writing: the image library would make the file anew."""
+    files = CancellableFiles()
+    temporary = files.temporary(tmp_path / "a.nrrd")
+    assert files.take_back()
+    with pytest.raises(RuntimeError):
+        sitk.WriteImage(sitk.Image(2, 2, 2, sitk.sitkUInt8), str(temporary))
+    assert list(tmp_path.iterdir()) == []

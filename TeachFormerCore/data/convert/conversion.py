@@ -5,6 +5,7 @@ The source is only read. A case that cannot be read is named, and the others go 
 
 import json
 import os
+import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -148,7 +149,7 @@ def _made(building: Path) -> Path:
         for folder in ("imagesTr", "labelsTr"):
             (building / folder).mkdir(parents=True, exist_ok=True)
         for leftover in building.glob(f"*/{TEMPORARY_PREFIX}*"):  # of a run that was killed while it wrote
-            leftover.unlink()
+            shutil.rmtree(leftover)
     except OSError as error:
         raise InputError(f"{building} cannot be made ({error.strerror}): give another place.") from error
     return building
