@@ -63,9 +63,14 @@ def read_card(folder: Path) -> Card:
     card = read_card_file(folder / CARD_FILE)
     for name, expected in card["files"].items():
         file = folder / name
+        lacking = f"The model {folder} lacks its file {name}: install it again."
         if not file.is_file():
-            raise InputError(f"The model {folder} lacks its file {name}: install it again.")
-        if sha256_of(file) != expected:
+            raise InputError(lacking)
+        try:
+            found = sha256_of(file)
+        except FileNotFoundError as error:  # another process is replacing the folder
+            raise InputError(lacking) from error
+        if found != expected:
             raise InputError(
                 f"The file {file} is not the one its card was made for (sha256 differs): it was damaged or changed, "
                 "install the model again."

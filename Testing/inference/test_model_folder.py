@@ -179,6 +179,13 @@ def test_removing_a_linked_model_leaves_its_files(tiny_model: Path) -> None:
     assert (tiny_model / "model.json").exists()
 
 
+def test_a_file_that_is_gone_between_two_looks_is_lacking(tiny_model: Path, monkeypatch) -> None:
+    (tiny_model / "weights.safetensors").unlink()
+    monkeypatch.setattr(Path, "is_file", lambda path: True)
+    with pytest.raises(InputError, match="lacks its file weights.safetensors"):
+        read_card(tiny_model)
+
+
 def test_two_processes_on_one_model_folder_do_not_disturb_each_other(tiny_model: Path) -> None:
     """One writes the model anew again and again, another reads it: it sees a whole one each time, or none."""
     card = read_card(tiny_model)
