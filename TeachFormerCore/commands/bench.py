@@ -11,10 +11,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 MEASURED = "--measure"  # what this program says to itself
+TITLE = "# Speed and memory, measured"
 COLUMNS = ("open", "read", "resample", "network", "post_process", "write", "total", "processor_seconds")
 # How many times as fast as the plain way, by the clock and by the processor's seconds.
 RATIOS = {"times_as_fast": "total", "times_as_fast_by_processor": "processor_seconds"}
@@ -32,7 +34,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repeats", type=int, default=3, help="runs, of which the median is told (default 3)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N, mps or intel:N")
     parser.add_argument("--json", action="store_true", help="print an object instead of a table")
-    parser.add_argument("--output", type=Path, metavar="FILE.md", help="also write the tables as a page")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE.md",
+        help="also write the tables as a page; what it says of other machines stays",
+    )
     parser.add_argument(MEASURED, metavar="JSON", help=argparse.SUPPRESS)
 
 
@@ -46,8 +53,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.size < 16 or arguments.repeats < 1:
         raise InputError("--size must be at least 16 and --repeats at least 1.")
+    others = {}
     if arguments.output:
         check_folder(arguments.output)
+        others = sections_of(arguments.output)
     with tempfile.TemporaryDirectory(prefix="teachformer-bench-") as scratch:
         model = with_graphs(find_model(arguments.model), Path(scratch) / "trained")
         models = [bench(model, arguments, Path(scratch), as_scanned=True)]
@@ -60,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
         from ..data.image import OutputFiles
 
         with OutputFiles() as files:
-            files.write_text(as_page(told), arguments.output)
+            files.write_text(as_page(told, others), arguments.output)
     print(json.dumps(told, indent=1, allow_nan=False) if arguments.json else as_page(told))
     return 0
 
@@ -90,7 +99,8 @@ def bench(model: Path, arguments: argparse.Namespace, scratch: Path, *, as_scann
             named = PLAIN if way is None else str(way)
             mask = folder / f"{len(masks)}.nii.gz"
             candidate = dict(vars(way)) if way else None
-            task = {"candidate": candidate, "model": str(model), "pairs": pairs, "output": str(mask)}
+            task = {"candidate": candidate, "device": ways[0].device, "model": str(model), "pairs": pairs}
+            task |= {"output": str(mask)}
             row = _in_a_process({**task, "repeats": arguments.repeats})
             progress.advance()
             if "refused" in row:
@@ -185,31 +195,45 @@ def untrained(network: str, size: int, folder: Path) -> Path:
     return folder
 
 
-def as_page(told: dict[str, Any]) -> str:
-    """The page: a table per model, Markdown."""
+def sections_of(page: Path) -> dict[str, str]:
+    """What a page that is there says of machines, by their devices."""
+    from ..errors import InputError
+
+    if not page.is_file():
+        return {}
+    try:
+        parts = page.read_text(encoding="utf-8").split("\n## ")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{page} could not be read ({error}): give another file.") from error
+    if not parts[0].startswith(TITLE):
+        raise InputError(f"{page} exists and is no page of 'teachformer bench': give another file.")
+    return {part.partition("\n")[0]: part.partition("\n")[2] for part in parts[1:]}
+
+
+def as_page(told: dict[str, Any], others: Mapping[str, str] | None = None) -> str:
+    """The page, Markdown: a section per machine, those of ``others`` as they are, with a table per model."""
     lines = [
-        "# Speed and memory, measured",
+        TITLE,
         "",
-        f"Made by `teachformer bench` on {told['date']}: {told['processor']}; {told['threads']} threads; "
-        + ", ".join(f"{name} {version}" for name, version in told["versions"].items() if version)
-        + ".",
-        "",
-        "Each row is a process of its own, which opens the model once and then takes the case several times from its "
-        "files to the written mask; seconds are medians, in brackets the fastest and slowest. *processor* are the "
+        "Made by `teachformer bench`. Each row is a process of its own, which opens the model once and then takes the "
+        "case several times from its files to the written mask; seconds are medians, in brackets the fastest and slowest. *processor* are the "
         "seconds of all cores together, which other programs disturb less. *plain* is PyTorch in float32, MONAI's "
         "sliding windows with half overlap and Gaussian weights, and every class resampled to full size, with the same "
-        "weights on the same case. Ratios to it are what carries over to other machines.",
+        "weights on the same device and case. Ratios to it are what carries over to other machines.",
     ]
+    packages = ", ".join(f"{name} {version}" for name, version in told["versions"].items() if version)
+    own = ["", f"{told['date']}; {told['threads']} threads; {packages}."]
     for model in told["models"]:
-        lines += ["", *_section(model)]
-    return "\n".join(lines) + "\n"
+        own += ["", *_section(model)]
+    sections = {**(others or {}), told["devices"]: "\n".join([*own, ""])}
+    return "\n".join(lines) + "".join(f"\n\n## {name}\n{text.rstrip()}" for name, text in sections.items()) + "\n"
 
 
 def _section(model: dict[str, Any]) -> list[str]:
     window = " x ".join(map(str, model["image_size"]))
     case = "; ".join(f"{name}: {grid}" for name, grid in model["images"].items())
     lines = [
-        f"## {model['model']} {model['version']}",
+        f"### {model['model']} {model['version']}",
         "",
         f"{model['description']}. Windows of {window} (z, y, x). The case: {case}.",
         "",
@@ -246,7 +270,7 @@ def _machine() -> dict[str, Any]:
     import platform
 
     from .. import __version__
-    from ..devices import cpu_name, usable_cores
+    from ..devices import available_devices, usable_cores
     from ..versions import installed_version
 
     versions: dict[str, str | None] = {"TeachFormer": __version__, "Python": platform.python_version()}
@@ -254,17 +278,16 @@ def _machine() -> dict[str, Any]:
         versions[package] = installed_version(package)
     threads = int(os.environ.get("OMP_NUM_THREADS") or usable_cores())
     date = datetime.date.today().isoformat()
-    return {"date": date, "processor": cpu_name(), "threads": threads, "versions": versions}
+    devices = "; ".join(device.description for device in reversed(available_devices()))
+    return {"date": date, "devices": devices, "threads": threads, "versions": versions}
 
 
 def _in_a_process(task: dict[str, Any]) -> dict[str, Any]:
     """The measurement of one row, or {refused: why}."""
-    from ..errors import TeachFormerError
-
     command = [sys.executable, "-m", "TeachFormerCore", "bench", MEASURED, json.dumps(task)]
     done = subprocess.run(command, capture_output=True, encoding="utf-8", env=_environment())
-    if done.returncode:
-        raise TeachFormerError(f"A measurement failed: {done.stderr.strip()[-500:]}")
+    if done.returncode:  # the others are measured all the same
+        return {"refused": f"it failed ({' '.join(done.stderr.split())[-300:]})."}
     return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
 
 
@@ -276,7 +299,9 @@ def _child(task: dict[str, Any]) -> int:
 
     candidate = Candidate(**task["candidate"]) if task["candidate"] else None
     try:
-        row = measure(candidate, Path(task["model"]), task["pairs"], Path(task["output"]), task["repeats"])
+        row = measure(
+            candidate, Path(task["model"]), task["pairs"], Path(task["output"]), task["repeats"], device=task["device"]
+        )
     except (UnsuitableError, MissingDependencyError) as error:
         row = {"refused": str(error)}
     print(json.dumps(row))

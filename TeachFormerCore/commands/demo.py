@@ -155,6 +155,7 @@ def _run_case(case: DemoCase, folder: Path, predictor: Any) -> "CasePage":
 
     from ..data.grid import Grid, resample
     from ..data.image import OutputFiles, read_image, voxels
+    from ..devices import peak_memory
     from ..evaluation.overlap import dice
     from ..evaluation.page import CasePage
     from ..evaluation.picture import render_case
@@ -202,19 +203,9 @@ def _run_case(case: DemoCase, folder: Path, predictor: Any) -> "CasePage":
         dice=overlap,
         seen=case.seen,
         seconds=seconds,
-        memory_mb=_peak_memory_mb(),
+        memory_mb=None if (peak := peak_memory()) is None else peak / 2**20,
         credit=case.credit,
     )
-
-
-def _peak_memory_mb() -> float | None:
-    """The process's peak so far, or None where the system does not tell."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1024**2 if sys.platform == "darwin" else 1024)
 
 
 def _line(case: "CasePage", folder: Path) -> str:

@@ -4,7 +4,6 @@ The case is the phantom, mirrored until it fills the model's grid: nothing of it
 """
 
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from ..data.grid import Grid, patient_grid, resample
 from ..data.image import OutputFiles, image_like, voxels
 from ..data.phantom import thigh_phantom
 from ..data.preparation import to_model_grid
+from ..devices import peak_memory
 from ..errors import missing_dependency
 from .card import Card, card_channels
 from .inputs import read_inputs
@@ -60,13 +60,16 @@ def write_case(card: Card, size: int, folder: Path, *, as_scanned: bool = False)
     return files
 
 
-def measure(candidate: Candidate | None, model: Path, pairs: list[str], output: Path, repeats: int) -> dict[str, Any]:
+def measure(
+    candidate: Candidate | None, model: Path, pairs: list[str], output: Path, repeats: int, *, device: str = "cpu"
+) -> dict[str, Any]:
     """Runs a case several times in this process, from its files to its written mask.
 
     Args:
         candidate: the runtime; None for the plain way.
         pairs: ``NAME=path`` each.
         output: the mask of the last run.
+        device: of the plain way, where PyTorch serves it; else the CPU.
 
     Returns:
         {open (seconds), read, resample, network, post_process, write, total, processor_seconds (of all cores; medians),
@@ -79,7 +82,9 @@ def measure(candidate: Candidate | None, model: Path, pairs: list[str], output: 
     card = read_card(model)
     start = time.perf_counter()
     predictor = candidate and Predictor(model, opened=candidate.open(model, card))
-    run = _ours(predictor) if predictor else _plain(model, card)
+    run = (
+        _ours(predictor) if predictor else _plain(model, card, device if device.startswith(("cuda", "mps")) else "cpu")
+    )
     opened = time.perf_counter() - start
     rows: list[dict[str, float]] = []
     for _ in range(repeats):
@@ -96,21 +101,11 @@ def measure(candidate: Candidate | None, model: Path, pairs: list[str], output: 
     medians = {stage: statistics.median(row[stage] for row in rows) for stage in rows[0]}
     totals = [row["total"] for row in rows]
     spread = {"fastest": min(totals), "slowest": max(totals)}
-    result = {"open": opened, **medians, **spread, "peak_bytes": peak_bytes()}
+    result = {"open": opened, **medians, **spread, "peak_bytes": peak_memory()}
     if candidate and predictor:  # whether it agrees or not is remembered for --runtime auto
         key = agreement.memory_key(card, name=candidate.name, device=candidate.device, precision=candidate.precision)
         agreement.remember(key, agreement.measure_agreement(predictor.runtime, model, card))
     return result
-
-
-def peak_bytes() -> int | None:
-    """The largest memory of this process so far, or None where the system does not tell."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 Run = Callable[[dict[str, sitk.Image]], tuple[sitk.Image, dict[str, float]]]
@@ -124,7 +119,7 @@ def _ours(predictor: Predictor) -> Run:
     return run
 
 
-def _plain(model: Path, card: Card) -> Run:
+def _plain(model: Path, card: Card, device: str) -> Run:
     """PyTorch in float32, MONAI's windows with half overlap, and every class resampled to full size."""
     import torch
 
@@ -134,7 +129,7 @@ def _plain(model: Path, card: Card) -> Run:
         raise missing_dependency("monai", extra="report", purpose="compare with the plain way") from error
     from .model_folder import load_network
 
-    network = load_network(model, card)
+    network = load_network(model, card).to(device)
     channels = card_channels(card)
 
     @torch.inference_mode()
@@ -142,11 +137,11 @@ def _plain(model: Path, card: Card) -> Run:
         times = [time.perf_counter()]
         reference = images[channels[0].name]
         grid = patient_grid(Grid.of(reference), tuple(card["spacing"]))
-        image = torch.from_numpy(to_model_grid(images, channels, grid))[None]
+        image = torch.from_numpy(to_model_grid(images, channels, grid))[None].to(device)
         times.append(time.perf_counter())
         logits = sliding_window_inference(
             image, card["image_size"], 1, network, overlap=PLAIN_OVERLAP, mode="gaussian", padding_mode="constant"
-        )
+        ).cpu()
         times.append(time.perf_counter())
         full = []
         for values in logits[0].softmax(0).numpy():

@@ -29,20 +29,27 @@ class MemoryPlan:
     blending: int
     results: int
 
+    def computing(self) -> dict[str, int]:
+        """Bytes per device while the network runs."""
+        bytes_ = dict.fromkeys(("cpu", self.rung.runtime.device), 0)
+        bytes_[self.rung.runtime.device] += self.network
+        bytes_[self.rung.keeps] += self.blending
+        return bytes_
+
     def needs(self) -> dict[str, int]:
-        """Bytes per device."""
-        needs: dict[str, int] = {}
-        cpu_work = self.network * (self.rung.runtime.device == "cpu") + self.blending * (self.rung.keeps == "cpu")
+        """Bytes per device, results included."""
+        bytes_ = self.computing()
         # Maps are placed when the network is done; the blended maps stay.
-        needs["cpu"] = max(cpu_work, self.results + self.blending)
-        if self.rung.runtime.device != "cpu":
-            needs[self.rung.runtime.device] = self.network + self.blending * (self.rung.keeps != "cpu")
-        return needs
+        return bytes_ | {"cpu": max(bytes_["cpu"], self.results + self.blending)}
 
     def fits(self) -> bool:
-        """Whether that is free now; unknown counts as yes."""
+        """Whether there is room for the network now; unknown counts as yes.
+
+        The results need the same on every rung, so that they say nothing for or against one.
+        """
         return all(
-            (free := free_memory(device)) is None or bytes_ <= USABLE * free for device, bytes_ in self.needs().items()
+            (free := free_memory(device)) is None or bytes_ <= USABLE * free
+            for device, bytes_ in self.computing().items()
         )
 
     def __str__(self) -> str:

@@ -1,7 +1,7 @@
 """From images in physical space to a mask and its maps on the reference's exact grid."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,7 +122,11 @@ class Predictor:
         self.card: Card = read_card(self.folder)
         self.channels = card_channels(self.card)
         self.window = window_of(self.card["image_size"])
-        self.runtime = opened or open_runtime(self.folder, self.card, device=device, runtime=runtime)
+        refused: list[str] = []
+        self.runtime = opened or open_runtime(
+            self.folder, self.card, device=device, runtime=runtime, on_gpu_refused=refused.append
+        )
+        self.notices = tuple(f"The GPU is not used, it is computed on the CPU: {why}" for why in refused)
 
     @property
     def device(self) -> str:
@@ -175,7 +179,7 @@ class Predictor:
         times.append(time.perf_counter())
         prediction = Prediction(
             label=label,
-            notices=(*input_notices(images, self.card), *([notice] if notice else [])),
+            notices=(*self.notices, *input_notices(images, self.card), *([notice] if notice else [])),
             maps=maps,
             image=image,
             placing=placing,
@@ -199,21 +203,17 @@ class Predictor:
         on_plan: Callable[[MemoryPlan], None],
         on_progress: OnProgress,
     ) -> tuple[ModelMaps, str | None]:
-        rungs = self.runtime.rungs(self.window)
-        plans = [
-            plan_memory(
+        def plan(rung: Rung) -> MemoryPlan:
+            return plan_memory(
                 rung,
                 image=image.shape[1:],
                 channels=len(image),
                 classes=1 + len(self.card["labels"]),
                 reference=reference.GetSize(),
             )
-            for rung in rungs
-        ]
-        start = next((number for number, plan in enumerate(plans) if plan.fits()), len(plans) - 1)
-        on_plan(plans[start])
 
         def attempt(rung: Rung) -> ModelMaps:
+            on_plan(plan(rung))
             maps = predict_windows(
                 volumetric(rung.runtime, len(self.card["image_size"])),
                 rung.runtime.array(image),
@@ -227,7 +227,14 @@ class Predictor:
             }
             return ModelMaps(**arrays)
 
-        return down_the_ladder(rungs, attempt, start=start)
+        return down_the_ladder(self._rungs(), attempt, fits=lambda rung: plan(rung).fits())
+
+    def _rungs(self) -> Iterator[Rung]:
+        """The runtime's own; where it is not on the processor, then those of the same library there."""
+        yield from self.runtime.rungs(self.window)
+        if self.device != "cpu":
+            there = open_runtime(self.folder, self.card, device="cpu", runtime=self.runtime.name)
+            yield from there.rungs(self.window)
 
     def _check_field_of_view(self, grid: Grid, region: Region | None) -> None:
         largest = self.card["field_of_view_mm"]

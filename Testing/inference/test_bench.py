@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from TeachFormerCore.commands.bench import as_page
+from TeachFormerCore.commands.bench import as_page, sections_of
 from TeachFormerCore.data.grid import Grid
 from TeachFormerCore.data.image import voxels
+from TeachFormerCore.errors import InputError
 from TeachFormerCore.inference.benchmark import STAGES, measure, write_case
 from TeachFormerCore.inference.inputs import read_inputs
 from TeachFormerCore.inference.model_folder import read_card
@@ -68,7 +69,7 @@ def test_the_page_tells_ratios_and_what_was_not_measured() -> None:
     row |= {"fastest": 1.9, "slowest": 2.25}
     told = {
         "date": "2030-01-01",
-        "processor": "A processor, 2 cores",
+        "devices": "A processor, 2 cores",
         "threads": 2,
         "versions": {"torch": "9", "monai": None},
         "models": [
@@ -101,11 +102,28 @@ def test_the_page_tells_ratios_and_what_was_not_measured() -> None:
     }
     page = as_page(told)
     assert "monai" not in page
+    assert "\n## A processor, 2 cores\n\n2030-01-01; 2 threads; torch 9.\n\n### m 1\n" in page
     stages = 6 * "0.50 | "
     assert f"| torch bf16 on cpu | {stages}2.00 (1.90-2.25) | 0.50 | 1.50 GB | 0.9995 | 3.2 | 4.0 |" in page
     assert "CT: 40 x 40 x 40 voxels of 3 x 3 x 3 mm" in page
     assert "25% (torch bf16 on cpu)" in page
     assert "Not measured: onnx fp32 on cpu: it is not installed." in page
+
+
+def test_the_page_keeps_what_it_says_of_other_machines(tmp_path: Path) -> None:
+    page = tmp_path / "PERFORMANCE.md"
+    told: dict = {"date": "2030-01-01", "devices": "One, 2 cores", "threads": 2, "versions": {}, "models": []}
+    first = as_page(told)
+    page.write_text(first, encoding="utf-8")
+    assert as_page(told, sections_of(page)) == first
+    page.write_text(as_page(told | {"devices": "Other, 4 cores"}, sections_of(page)), encoding="utf-8")
+    again = as_page(told | {"date": "2030-01-02"}, sections_of(page))
+    assert again.startswith(first.partition("\n## ")[0])
+    assert [part.split("\n")[0] for part in again.split("\n## ")[1:]] == ["One, 2 cores", "Other, 4 cores"]
+    assert again.count("2030-01-01") == again.count("2030-01-02") == 1
+    page.write_text("# My notes\n\n## A\n", encoding="utf-8")
+    with pytest.raises(InputError, match="no page of 'teachformer bench'"):
+        sections_of(page)
 
 
 @pytest.mark.full

@@ -1,12 +1,12 @@
 """The libraries that can compute a network, behind one interface, and the choice among them."""
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...devices import choose_device, gpu_is_possible
-from ...errors import InputError, MissingDependencyError
+from ...errors import InputError, MissingDependencyError, TeachFormerError
 from ..card import Card
 from .interface import Runtime, UnsuitableError
 
@@ -59,13 +59,21 @@ class Candidate:
         return (self.name, self.precision) == ("torch", "fp32")
 
 
-def open_runtime(folder: Path, card: Card, *, device: str = "auto", runtime: str = "auto") -> Runtime:
+def open_runtime(
+    folder: Path,
+    card: Card,
+    *,
+    device: str = "auto",
+    runtime: str = "auto",
+    on_gpu_refused: Callable[[str], None] = lambda why: None,
+) -> Runtime:
     """The fastest runtime that is installed, serves the model on the device, and gives the masks of torch in float32.
 
     Args:
         folder: the model folder.
         device: auto, cpu, cuda, cuda:N, mps, or intel:N (OpenVINO only).
         runtime: auto, or the only library to use.
+        on_gpu_refused: told why, where ``auto`` takes the processor though a GPU is there.
 
     Raises:
         InputError: no such runtime or device, or the named one cannot serve this model or disagrees with torch.
@@ -73,50 +81,57 @@ def open_runtime(folder: Path, card: Card, *, device: str = "auto", runtime: str
     """
     if runtime not in ("auto", *RUNTIMES):
         raise InputError(f"There is no runtime '{runtime}': use one of auto, {', '.join(RUNTIMES)}.")
-    refused: list[Exception] = []
+    refused: dict[Candidate, Exception] = {}
     for candidate in candidates(card, device=device, runtime=runtime):
         try:
-            return opened_if_it_agrees(candidate, folder, card)
+            opened = opened_if_it_agrees(candidate, folder, card)
         except (UnsuitableError, MissingDependencyError) as error:
-            refused.append(error)
+            refused[candidate] = error
         except ModuleNotFoundError as error:
             if error.name != "torch":
                 raise
-            refused.append(
-                MissingDependencyError(
-                    f"PyTorch is not installed, and the model {folder} cannot be computed without it: pip install "
-                    "torch, or export the model with --runtime openvino,onnx and install one of these."
-                )
+            refused[candidate] = MissingDependencyError(
+                f"PyTorch is not installed, and the model {folder} cannot be computed without it: pip install "
+                "torch, or export the model with --runtime openvino,onnx and install one of these."
             )
+        else:
+            if device == "auto" and candidate.device == "cpu" and gpu_is_possible():
+                reasons = (str(error) for one, error in refused.items() if one.device != "cpu")
+                # The first was to be the fastest: its reason tells enough.
+                on_gpu_refused(next(reasons, "no operation ran on it, see its driver."))
+            return opened
     if not refused:
         raise InputError(f"The runtime {runtime} does not serve the device {device}: use --runtime auto.")
-    missing = next((error for error in refused if isinstance(error, MissingDependencyError)), None)
+    errors = refused.values()
+    missing = next((error for error in errors if isinstance(error, MissingDependencyError)), None)
     if missing:
         raise missing
-    reasons = dict.fromkeys(str(error) for error in refused)  # one for all precisions is told once
-    raise InputError(f"{' '.join(reasons)} Or use --runtime auto --device auto.")
+    told = dict.fromkeys(map(str, errors))  # one for all precisions is told once
+    raise InputError(f"{' '.join(told)} Or use --runtime auto --device auto.")
 
 
 def opened_if_it_agrees(candidate: Candidate, folder: Path, card: Card) -> Runtime:
     """The candidate, ready.
 
     Raises:
-        UnsuitableError: its masks are not those of torch in float32, or it cannot serve the model here.
+        UnsuitableError: its masks are not those of torch in float32, or it cannot serve the model here, be it for want
+            of memory.
     """
     from . import agreement
 
-    if candidate.is_the_measure:
-        return candidate.open(folder, card)
     key = agreement.memory_key(card, name=candidate.name, device=candidate.device, precision=candidate.precision)
     known = agreement.remembered(key)
     if known and not known.is_enough:
         raise _disagrees(candidate, known.dice)
     try:
         opened = candidate.open(folder, card)
-        if known is None:
-            known = agreement.measure_agreement(opened, folder, card)
-            agreement.remember(key, known)
-    except RuntimeError as error:  # what a library raises for an operation or device it cannot serve
+        if known or candidate.is_the_measure:
+            return opened
+        known = agreement.measure_agreement(opened, folder, card)
+        agreement.remember(key, known)
+    except (TeachFormerError, UnsuitableError, ModuleNotFoundError):
+        raise
+    except Exception as error:  # whatever a library raises for a file or device that it cannot serve
         raise UnsuitableError(f"{candidate} failed ({' '.join(str(error).split())[:200]}).") from error
     if not known.is_enough:
         raise _disagrees(candidate, known.dice)

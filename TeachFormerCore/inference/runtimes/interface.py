@@ -87,8 +87,9 @@ class GraphRuntime:
     def rungs(self: Runtime, window: tuple[int, ...]) -> list[Rung]:
         """Several windows at a time, or one."""
         batches = sorted({batch_for(window), 1}, reverse=True)
+        words = f"on {'the CPU' if self.device == 'cpu' else self.device}, %d window%s at a time"
         return [
-            Rung(words=f"{batch} window{'s' if batch > 1 else ''} at a time", runtime=self, window=window, batch=batch)
+            Rung(words=words % (batch, "s" * (batch > 1)), runtime=self, window=window, batch=batch)
             for batch in batches
         ]
 

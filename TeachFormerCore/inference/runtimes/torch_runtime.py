@@ -46,7 +46,6 @@ class TorchRuntime:
     def __call__(self, windows: torch.Tensor) -> tuple[Any, Any, Any]:
         """Logits, coarse P and fine Q; both with one channel where they leave the device."""
         kind = self.device.partition(":")[0]
-        self.network.to(self.device)  # where another rung has moved it
         with torch.inference_mode(), torch.autocast(kind, TYPES[self.precision], enabled=self.precision != "fp32"):
             logits, coarse, fine = self.network.forward_with_attention(windows.to(self.device))
             if self.keep:
@@ -55,7 +54,7 @@ class TorchRuntime:
             return tuple(values.float().cpu() for values in (logits, coarse, fine))  # type: ignore[return-value]
 
     def rungs(self, window: tuple[int, ...]) -> list[Rung]:
-        """On a GPU: all of it there, windows there and blending on the CPU, smaller windows; then the CPU."""
+        """On a GPU: all of it there, windows there and blending on the CPU, smaller windows."""
         batch, small = batch_for(window), smaller_window(window, self.network.size_divisor)
         here = f"on {self.device}"
         rungs = [Rung(words=here, runtime=self, window=window, batch=batch, keeps=self.device)]
@@ -66,7 +65,6 @@ class TorchRuntime:
             *rungs,
             Rung(words=f"{here}, blended on the CPU", runtime=outside, window=window, batch=1),
             Rung(words=f"{here}, in smaller windows blended on the CPU", runtime=outside, window=small, batch=1),
-            *replace(self, device="cpu", precision="fp32").rungs(window),
         ]
 
 
