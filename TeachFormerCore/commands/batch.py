@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shard", type=_shard, metavar="i/n", help="do the i-th of n parts of the cases")
     parser.add_argument("--scheduler", metavar="ADDRESS", help="compute on a Dask cluster, e.g. tcp://head:8786")
     parser.add_argument("--pet-units", choices=("suv", "bqml"), default="suv", help="of PET that is no DICOM series")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N, mps, intel:N")
     parser.add_argument("--runtime", default="auto", help="auto, torch, openvino or onnx")
 
 

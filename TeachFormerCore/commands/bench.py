@@ -216,10 +216,11 @@ def as_page(told: dict[str, Any], others: Mapping[str, str] | None = None) -> st
         TITLE,
         "",
         "Made by `teachformer bench`. Each row is a process of its own, which opens the model once and then takes the "
-        "case several times from its files to the written mask; seconds are medians, in brackets the fastest and slowest. *processor* are the "
-        "seconds of all cores together, which other programs disturb less. *plain* is PyTorch in float32, MONAI's "
-        "sliding windows with half overlap and Gaussian weights, and every class resampled to full size, with the same "
-        "weights on the same device and case. Ratios to it are what carries over to other machines.",
+        "case several times from its files to the written mask; seconds are medians, in brackets the fastest and "
+        "slowest. *processor* are the seconds of all cores together, which other programs disturb less. *plain* is "
+        "PyTorch in float32, MONAI's sliding windows with half overlap and Gaussian weights, and every class resampled "
+        "to full size, with the same weights on the same device and case. Ratios to it are what carries over to other "
+        "machines.",
     ]
     packages = ", ".join(f"{name} {version}" for name, version in told["versions"].items() if version)
     own = ["", f"{told['date']}; {told['threads']} threads; {packages}."]

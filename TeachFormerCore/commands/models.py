@@ -1,6 +1,7 @@
 """``teachformer models``: list, check, import and remove model folders."""
 
 import argparse
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -27,9 +28,12 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.action == "check":
         folder = model_folder.find_model(arguments.folder)
         card = model_folder.read_card(folder)
-        network = model_folder.load_network(folder, card)
-        parameters = sum(parameter.numel() for parameter in network.parameters())
-        print(f"{folder}: {card['name']} {card['version']} is whole ({parameters:,} parameters, hashes agree).")
+        if importlib.util.find_spec("torch"):
+            network = model_folder.load_network(folder, card)
+            weights = f"{sum(parameter.numel() for parameter in network.parameters()):,} parameters"
+        else:
+            weights = "PyTorch, which would try the weights, is not installed"
+        print(f"{folder}: {card['name']} {card['version']} is whole (hashes agree; {weights}).")
     elif arguments.action == "import":
         from ..inference.model_import import import_model
 

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+PERCENT = 100
 SIGNED_OPTIONS = ("--region-ras",)
 
 
@@ -50,6 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ..inference.cancellation import Cancellation
     from ..inference.case import Job, segment_case
     from ..inference.outputs import Outputs
+    from ..progress import Progress
 
     outputs = Outputs(
         label=arguments.output,
@@ -70,8 +72,16 @@ def run(arguments: argparse.Namespace) -> int:
         device=arguments.device,
         runtime=arguments.runtime,
     )
-    with Cancellation(farewell="teachformer: error: cancelled\n") as cancellation:
-        result = segment_case(job, cancellation)
+    farewell = "teachformer: error: cancelled\n"
+    with Cancellation(farewell=farewell) as cancellation, Progress(PERCENT, "segmenting, per cent") as progress:
+
+        def tell(part: float, words: str) -> None:
+            if words:
+                progress.close()
+                print(words, flush=True)
+            progress.advance(int(PERCENT * part) - progress.done)
+
+        result = segment_case(job, cancellation, on_stage=tell)
     for notice in result["notices"]:
         print(notice)
     print(f"{arguments.output}: {result['model']} {result['version']} on {result['device']} ({result['runtime']})")

@@ -9,6 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..errors import InputError
+from .dicom_lengths import dicom_fault
 from .integrity import itk_reason
 
 # How far, in slice distances, a slice may lie from its place in an even stack.
@@ -22,13 +23,19 @@ def dicom_series_files(folder: Path) -> list[str]:
     """The files of the one DICOM series in a folder, in slice order.
 
     Raises:
-        InputError: the folder holds no DICOM series, or several.
+        InputError: the folder holds no DICOM series, or several, or a damaged file.
     """
-    # GDCM warns on every file of the folder that is not DICOM; that is not an error of the user's.
-    with _quiet_itk():
-        series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
-        if len(series) == 1:
-            return list(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0]))
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and (fault := dicom_fault(path)):
+            raise InputError(f"{path} {fault}: copy the DICOM series again.")
+    try:
+        # GDCM warns on every file of the folder that is not DICOM; that is not an error of the user's.
+        with _quiet_itk():
+            series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
+            if len(series) == 1:
+                return list(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0]))
+    except RuntimeError as error:
+        raise InputError(f"The DICOM series in {folder} could not be read ({itk_reason(error)}).") from error
     if not series:
         raise InputError(f"The folder {folder} holds no DICOM series: give a folder with the slices of one series.")
     raise InputError(
@@ -91,10 +98,12 @@ def _slice_tags(file: Path) -> dict[str, str]:
 
 
 def _numbers(text: str) -> list[float]:
+    """The finite numbers of an element; none where one of them is not."""
     try:
-        return [float(value) for value in text.split("\\")]
+        numbers = [float(value) for value in text.split("\\")]
     except ValueError:
         return []
+    return numbers if np.isfinite(numbers).all() else []
 
 
 def _read_slices(files: list[str], folder: Path) -> sitk.Image:
@@ -139,8 +148,10 @@ def _check_positions(files: list[str], reader: sitk.ImageSeriesReader, image: si
     """A missing slice or a tilted gantry would shift anatomy: ITK spaces the slices evenly and goes on."""
     if len(files) < 2 or not all(reader.HasMetaDataKey(number, POSITION) for number in range(len(files))):
         return
-    texts = [reader.GetMetaData(number, POSITION) for number in range(len(files))]
-    steps = np.diff([[float(value) for value in text.split("\\")] for text in texts], axis=0)
+    positions = [_numbers(reader.GetMetaData(number, POSITION)) for number in range(len(files))]
+    if wrong := next((file for file, place in zip(files, positions, strict=True) if len(place) != 3), None):
+        raise InputError(f"{wrong} has no position of three numbers: copy the DICOM series again.")
+    steps = np.diff(positions, axis=0)
     step = np.median(steps, axis=0)
     distance = float(np.linalg.norm(step))
     errors = np.linalg.norm(steps - step, axis=1)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from .integrity import promised_voxels
+from .integrity import is_sheared, promised_voxels
 
 HEADER_BYTES = 4 * 2**20
 VALUE_LETTERS = 4000  # of a line that is not a comment or somebody's own key
@@ -33,11 +33,11 @@ Fields = dict[str, str]
 def header_fault(path: Path) -> str | None:
     """What is wrong with the header of an image file, as the end of the sentence "the file ...", or None.
 
-    NRRD and MetaImage headers are read word by word, of NIfTI only the size; other files are not looked at.
+    NRRD and MetaImage headers are read word by word, of NIfTI only size and shear; other files are not looked at.
     """
     name = path.name.lower()
     if name.endswith((".nii", ".nii.gz")):
-        return _inflation(path, promised_voxels(path))
+        return _inflation(path, promised_voxels(path)) or _shear(path)
     if name.endswith(".nrrd"):
         return _fault(path, _nrrd_fields, _NRRD, needed=("dimension", "sizes", "type", "encoding"))
     if name.endswith((".mha", ".mhd")):
@@ -85,6 +85,12 @@ def _inflation(path: Path, voxels: int) -> str | None:
     if voxels > LARGEST_INFLATION * path.stat().st_size:
         return f"promises {voxels:,} voxels, more than its {path.stat().st_size:,} bytes can hold"
     return None
+
+
+def _shear(path: Path) -> str | None:
+    if not is_sheared(path):
+        return None
+    return "has axes that are not at right angles (its sform is sheared): resample it to a grid without shear first"
 
 
 def _nrrd_fields(content: bytes) -> Iterator[tuple[str, str]]:

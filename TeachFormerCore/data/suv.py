@@ -203,7 +203,6 @@ def _injection_time(
 def _read_headers(files: Sequence[str | Path]) -> list["_Header"]:
     try:
         import pydicom
-        from pydicom.errors import InvalidDicomError
     except ImportError as error:
         raise missing_dependency(
             "pydicom", extra="dicom", purpose="read weight, dose and times of a PET DICOM series"
@@ -214,8 +213,9 @@ def _read_headers(files: Sequence[str | Path]) -> list["_Header"]:
     for file in files:
         try:
             tags = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=wanted)
-        except (OSError, InvalidDicomError) as error:
-            raise InputError(f"{file} could not be read as DICOM ({error}): export the series again.") from error
+        except Exception as error:  # whatever pydicom raises for a damaged file
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"{file} could not be read as DICOM ({reason}): export the series again.") from error
         headers.append(_Header(tags, series))
     return headers
 

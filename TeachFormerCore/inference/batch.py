@@ -177,5 +177,6 @@ def _claim(job: BatchJob, facts: Mapping[str, Any]) -> dict[str, Record]:
 
 
 def _is_done(job: BatchJob, case: "BatchCase", record: Record | None) -> bool:
-    """Whether a case is done, and its results are still there."""
-    return bool(record and record.state == DONE and all(p.is_file() for p in outputs_of(job, case).given().values()))
+    """Whether a case is done as it is asked for now, and its results are still there."""
+    done = record is not None and record.state == DONE and record.task == case.task
+    return done and all(file.is_file() for file in outputs_of(job, case).given().values())

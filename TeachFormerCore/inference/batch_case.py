@@ -109,6 +109,7 @@ def write_case(job: BatchJob, card: dict[str, Any], computed: Computed, files: "
         state=DONE,
         seconds=round(computed.seconds + time.monotonic() - start, 2),
         notices=list(computed.prediction.notices),
+        task=case.task,
     )
 
 
@@ -119,4 +120,4 @@ def outputs_of(job: BatchJob, case: "BatchCase") -> Outputs:
 
 def failure_record(case: "BatchCase", error: Exception, seconds: float) -> Record:
     """The record of a case that an error has ended."""
-    return Record(case=case.name, state=FAILED, seconds=round(seconds, 2), error=asdict(explain(error)))
+    return Record(case=case.name, state=FAILED, seconds=round(seconds, 2), error=asdict(explain(error)), task=case.task)

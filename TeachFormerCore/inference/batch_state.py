@@ -21,6 +21,7 @@ class Record:
 
     Attributes:
         state: done or failed.
+        task: what was asked for, as `BatchCase.task` gives it.
         seconds: that it took; cases overlap, so their sum is more than the batch's.
         error: what went wrong, of a failed one.
     """
@@ -30,6 +31,7 @@ class Record:
     seconds: float
     notices: list[str] = field(default_factory=list)
     error: dict[str, Any] | None = None
+    task: str = ""
 
 
 def state_file(folder: Path, shard: tuple[int, int] | None) -> Path:
@@ -41,7 +43,7 @@ class BatchState:
     """A state file that records are appended to.
 
     Args:
-        file: made with its first line, ``{"batch": facts}``, if it is not there.
+        file: begins with ``{"batch": facts}``; made with the first record, if it is not there.
         facts: what the results depend on.
 
     Raises:
@@ -51,10 +53,10 @@ class BatchState:
     def __init__(self, file: Path, facts: Mapping[str, Any]) -> None:
         self._file = file
         self._lock = threading.Lock()
-        if not file.is_file():
-            self._append({"batch": dict(facts)})
-        elif not file.read_bytes().endswith(b"\n"):
-            self._write("\n")  # the end of a line that a killed process has torn; it is passed over
+        # What comes before the first record: the head, or the end of a line that a killed process has torn.
+        self._before = "" if file.is_file() else _line({"batch": dict(facts)})
+        if file.is_file() and not file.read_bytes().endswith(b"\n"):
+            self._before = "\n"
 
     def append(self, record: Record) -> None:
         """Adds a record, on the disk when it returns.
@@ -62,17 +64,12 @@ class BatchState:
         Raises:
             InputError: it cannot be written.
         """
-        self._append(asdict(record))
-
-    def _append(self, content: Mapping[str, Any]) -> None:
-        self._write(json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n")
-
-    def _write(self, text: str) -> None:
         try:
-            # One write of a whole line at the end of the file, wherever another process has left that.
+            # One write of whole lines at the end of the file, wherever another process has left that.
             with self._lock, self._file.open("ab", buffering=0) as stream:
-                stream.write(text.encode("utf-8", errors="backslashreplace"))
+                stream.write((self._before + _line(asdict(record))).encode("utf-8", errors="backslashreplace"))
                 os.fsync(stream.fileno())
+                self._before = ""
         except OSError as error:
             raise InputError(
                 f"{self._file} could not be written ({error.strerror}): free some space, then start the batch again "
@@ -99,6 +96,10 @@ def _better(known: Record | None, new: Record) -> Record:
     return known if known and known.state == DONE and new.state == FAILED else new
 
 
+def _line(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, ensure_ascii=False, allow_nan=False) + "\n"
+
+
 def _entry(line: bytes) -> dict[str, Any]:
     try:
         entry = json.loads(line)
@@ -118,4 +119,5 @@ def _record(entry: Mapping[str, Any]) -> Record | None:
         seconds=float(seconds) if isinstance(seconds, int | float) else 0.0,
         notices=[str(notice) for notice in notices] if isinstance(notices, list) else [],
         error=error if isinstance(error, dict) else None,
+        task=str(entry.get("task", "")),
     )

@@ -139,9 +139,10 @@ def _plain(model: Path, card: Card, device: str) -> Run:
         grid = patient_grid(Grid.of(reference), tuple(card["spacing"]))
         image = torch.from_numpy(to_model_grid(images, channels, grid))[None].to(device)
         times.append(time.perf_counter())
-        logits = sliding_window_inference(
+        logits: Any = sliding_window_inference(
             image, card["image_size"], 1, network, overlap=PLAIN_OVERLAP, mode="gaussian", padding_mode="constant"
-        ).cpu()
+        )
+        logits = logits.cpu()
         times.append(time.perf_counter())
         full = []
         for values in logits[0].softmax(0).numpy():

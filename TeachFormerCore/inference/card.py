@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
-from ..data.channels import MODALITIES, Channel
+import numpy as np
+
+from ..data.channels import MODALITIES, Channel, normalise
 from ..errors import InputError
 
 CARD_FILE = "model.json"
@@ -83,9 +85,28 @@ def _modest(value: object) -> bool:
     return not isinstance(value, int | float) or abs(value) <= LARGEST_NUMBER
 
 
-def _dice_by_subset(accuracy: object) -> bool:
-    subsets = accuracy.get("subsets", {}) if isinstance(accuracy, dict) else None
-    return isinstance(subsets, dict) and all(dice is None or _number(dice, high=1) for dice in subsets.values())
+def _dice(value: object) -> bool:
+    return value is None or _number(value, high=1)
+
+
+def _accuracy(value: object) -> bool:
+    subsets = value.get("subsets", {}) if isinstance(value, dict) else None
+    return (
+        isinstance(value, dict)
+        and _dice(value.get("dice"))
+        and isinstance(subsets, dict)
+        and all(map(_dice, subsets.values()))
+    )
+
+
+def _normalisation(value: object) -> bool:
+    if not isinstance(value, dict) or not isinstance(value.get("kind"), str) or not _modest(value):
+        return False
+    try:
+        normalise(np.zeros(1), value)
+    except InputError:
+        return False
+    return True
 
 
 def is_safe_name(name: object) -> bool:
@@ -139,8 +160,11 @@ SCHEMA: Schema = {
     ),
     "teachers": ("a list", lambda value: isinstance(value, list)),
     "training": ("an object", _object),
-    "accuracy": ("an object, its 'subsets', if any, an object of Dice (0..1 or null) by channels", _dice_by_subset),
-    "seconds": ("an object", _object),
+    "accuracy": (
+        "an object, its 'dice', if any, 0..1 or null, its 'subsets', if any, an object of such by channels",
+        _accuracy,
+    ),
+    "seconds": (f"an object without numbers above {LARGEST_NUMBER}", lambda value: _object(value) and _modest(value)),
     "intended_use": ("a text", _text),
 }
 NETWORK: Schema = {
@@ -150,7 +174,7 @@ NETWORK: Schema = {
 CHANNEL: Schema = {
     "name": ("a text", _name),
     "modality": (f"one of {', '.join(MODALITIES)}", lambda value: value in MODALITIES),
-    "normalisation": ("an object", _object),
+    "normalisation": ("an object with a known 'kind' and its parameters", _normalisation),
     "optional": ("true or false", _boolean),
 }
 LABEL: Schema = {
@@ -212,6 +236,11 @@ def check_card(card: object, file: Path) -> None:
     for name in ("channels", "labels"):
         if len({entry["name"].lower() for entry in card[name]}) < len(card[name]):
             raise InputError(f"The model card {file} cannot be used: two {name} have the same name.")
+    if card["needs_region"] and card["field_of_view_mm"] is None:
+        raise InputError(
+            f"The model card {file} cannot be used: with 'needs_region', 'field_of_view_mm' must say up to what size "
+            "an image needs none."
+        )
     # The mask holds the number of the network's class, which is the label's place in the list.
     for number, label in enumerate(card["labels"], start=1):
         if label["value"] != number:

@@ -6,6 +6,7 @@ from typing import Any
 
 import SimpleITK as sitk
 
+from ..data.dicom_lengths import dicom_fault
 from ..data.image import image_ending
 from ..errors import InputError
 from .card import card_channels
@@ -64,7 +65,7 @@ def _modality(folder: Path) -> str | None:
     """What the first DICOM file of a folder says it is: CT, PT, MR, ..."""
     for path in sorted(path for path in folder.iterdir() if path.is_file())[:PROBED]:
         with path.open("rb") as file:
-            if file.read(132)[128:] != b"DICM":
+            if file.read(132)[128:] != b"DICM" or dicom_fault(path):
                 continue
         reader = sitk.ImageFileReader()
         reader.SetFileName(str(path))

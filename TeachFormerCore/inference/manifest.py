@@ -1,6 +1,7 @@
 """The cases of a batch: a CSV table, or a folder with nnU-Net's file names or one subfolder a case."""
 
 import csv
+import hashlib
 import io
 import json
 import re
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from .batch_state import STATE_FILES
 from .card import card_channels
 
 LARGEST_TABLE = 64 * 2**20  # bytes
@@ -36,6 +38,12 @@ class BatchCase:
     folder: Path | None = None
     region_ras: str = ""
     suv_factor: str = ""
+
+    @property
+    def task(self) -> str:
+        """Changes with what is asked for of the case: a digest."""
+        asked = [*self.inputs, str(self.folder or ""), self.region_ras, self.suv_factor]
+        return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
 
     def pairs(self, card: Mapping[str, Any]) -> tuple[str, ...]:
         """``NAME=path`` of every image.
@@ -86,6 +94,8 @@ def _folder_cases(folder: Path, card: Mapping[str, Any]) -> list[BatchCase]:
         if path.name.startswith("."):
             continue
         if path.is_dir():
+            if any(path.glob(STATE_FILES)):  # the results of a batch
+                continue
             subfolders.append(BatchCase(name=path.name, folder=path))
         elif ending := image_ending(path):
             match = re.fullmatch(r"(.+)_(\d{4})", path.name[: -len(ending)])

@@ -1,6 +1,7 @@
 """A model from a stranger, a folder or a zip file: every name, size and kind is judged before a byte is written."""
 
 import contextlib
+import importlib.util
 import stat
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -62,7 +63,10 @@ def import_model(source: Path) -> Path:
                 )
             with new_folder(target) as building:
                 _copy({name.removeprefix(top): member for name, member in members.items()}, building, source)
-                load_network(building, read_card(building))
+                card = read_card(building)
+                # A graph serves without PyTorch; where it is there later, the weights are judged when they are loaded.
+                if importlib.util.find_spec("torch"):
+                    load_network(building, card)
         except TeachFormerError:
             raise
         except Exception as error:  # whatever zipfile and what it unpacks with raise for a damaged archive

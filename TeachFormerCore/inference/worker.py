@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ..errors import EXIT_CANCELLED, TeachFormerError
+from ..progress import duration
 from .batch import BatchJob as BatchJob
 from .batch import run_batch
 from .batch_state import Record
@@ -59,10 +60,11 @@ def run_cases(job: BatchJob) -> int:
     """
     progress = SlicerProgress()
     total = ended = 0
+    begun = time.monotonic()
 
     def start(todo: int, before: int) -> None:
-        nonlocal total
-        total = todo
+        nonlocal total, begun
+        total, begun = todo, time.monotonic()
         progress.at(0.0, f"Segmenting {todo} cases, {before} done before")
 
     def note(record: Record) -> None:
@@ -70,7 +72,8 @@ def run_cases(job: BatchJob) -> int:
         ended += 1
         if record.error:
             print(f"error: {record.case}: {Failure(**record.error).message}", flush=True)
-        progress.at(ended / total, f"{record.case}: {record.state}, {ended} of {total}")
+        left = duration((time.monotonic() - begun) / ended * (total - ended))
+        progress.at(ended / total, f"{record.case}: {record.state}, {ended} of {total}, {left} left")
 
     def work(cancellation: Cancellation) -> int:
         progress.start("Looking for cases")

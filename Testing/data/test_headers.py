@@ -1,5 +1,6 @@
 """Headers that would end the process inside ITK are refused before; those that programs write are read."""
 
+import gzip
 import subprocess
 import sys
 from pathlib import Path
@@ -124,6 +125,23 @@ def test_a_geometry_that_no_scanner_makes_is_refused(
 ) -> None:
     with pytest.raises(InputError, match=reason):
         read_image(written(tmp_path, ending, old, new))
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+def test_a_sheared_nifti_is_refused_though_its_qform_is_not(tmp_path: Path, ending: str) -> None:
+    """ITK reads it by its qform; where the sform is the truth, another channel would lie beside it, without a word."""
+    image = sitk.Image(4, 5, 6, sitk.sitkInt16) + 7
+    image.SetSpacing((1.5, 2.0, 2.5))
+    file = tmp_path / "plain.nii"
+    sitk.WriteImage(image, str(file))
+    assert header_fault(file) is None
+    content = bytearray(file.read_bytes())
+    assert np.frombuffer(content, "<i2", 2, 252).all(), "qform and sform are both there"
+    content[284:288] = np.float32(0.02).tobytes()  # along x by the voxel of y
+    sheared = tmp_path / f"sheared{ending}"
+    sheared.write_bytes(gzip.compress(content) if ending.endswith("gz") else content)
+    with pytest.raises(InputError, match=r"not at right angles \(its sform is sheared\)"):
+        read_image(sheared)
 
 
 @pytest.mark.full

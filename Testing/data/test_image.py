@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
 
+from TeachFormerCore.data.dicom_lengths import dicom_fault
 from TeachFormerCore.data.image import OutputFiles, check_writable, image_like, read_image, same_bits, voxels
 from TeachFormerCore.data.integrity import non_finite_voxels
 from TeachFormerCore.errors import InputError
@@ -240,6 +242,44 @@ def test_a_missing_slice(tmp_path):
     write_series(tmp_path / "gap", skip=(3,))
     with pytest.raises(InputError, match=r"misses slices .* 1\.2\.3\.1_004\.dcm to 1\.2\.3\.1_002\.dcm it is 5\.00 mm"):
         read_image(tmp_path / "gap")
+
+
+@pytest.mark.parametrize("kind", ["implicit", "explicit", "sequence"])
+def test_an_element_longer_than_its_file_is_refused_before_gdcm_sees_it(tmp_path, monkeypatch, kind):
+    """GDCM would make room for 4 GB."""
+    write_series(tmp_path / "long")
+    path = tmp_path / "long" / "1.2.3.1_003.dcm"
+    slice_ = pydicom.dcmread(path)
+    slice_.ReferencedImageSequence = [pydicom.Dataset()]
+    slice_.ReferencedImageSequence[0].StudyID = "within"
+    slice_.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2" if kind == "implicit" else "1.2.840.10008.1.2.1"
+    slice_.save_as(path, implicit_vr=kind == "implicit", little_endian=True)
+    assert dicom_fault(path) is None
+    content = bytearray(path.read_bytes())
+    if kind == "sequence":
+        place = content.index(b"SH\x06\x00within") + 2
+        content[place : place + 2] = b"\xff\xff"
+        said = r"\(0020,0010\) promises 65,535 bytes"
+    else:
+        place = content.index(b"\xe0\x7f\x10\x00") + (4 if kind == "implicit" else 8)
+        content[place : place + 4] = b"\xfe\xff\xff\xff"
+        said = r"\(7fe0,0010\) promises 4,294,967,294 bytes"
+    path.write_bytes(content)
+    monkeypatch.setattr(sitk.ImageSeriesReader, "GetGDCMSeriesIDs", lambda *given: pytest.fail("GDCM was asked"))
+    with pytest.raises(InputError, match=rf"_003.dcm is cut off or damaged: its element {said}"):
+        read_image(tmp_path / "long")
+
+
+@pytest.mark.parametrize("position", [b"1\\2\\x", b"1\\nan\\2"])
+def test_a_position_that_is_none(tmp_path, position):
+    write_series(tmp_path / "lost")
+    path = tmp_path / "lost" / "1.2.3.1_003.dcm"
+    content = path.read_bytes()
+    old = b"-10\\5\\37.5 "
+    assert old in content
+    path.write_bytes(content.replace(old, position.ljust(len(old))))
+    with pytest.raises(InputError, match=r"_003.dcm has no position of three numbers"):
+        read_image(tmp_path / "lost")
 
 
 def test_a_tilted_gantry(tmp_path):

@@ -97,6 +97,50 @@ def read_mutated_image(kind: str, content: bytes, folder: Path) -> None:
         resample(image, target)
 
 
+SLICE = {
+    "0008|0060": "PT",
+    "0008|0018": "1.2.3.4.%d",
+    "0020|000d": "1.2.3",
+    "0020|000e": "1.2.3.4",
+    "0020|0013": "%d",
+    "0020|0032": "0\\0\\%d.5",
+    "0020|0037": "1\\0\\0\\0\\1\\0",
+    "0020|0052": "1.2.3.5",
+    "0054|1001": "BQML",
+    "0010|1030": "70",
+}
+
+
+def dicom_seed(folder: Path) -> bytes:
+    """The second of four slices, which lie in the folder ``series``."""
+    (folder / "series").mkdir(exist_ok=True)
+    writer = sitk.ImageFileWriter()
+    writer.KeepOriginalImageUIDOn()
+    for number in range(4):
+        image = sitk.GetImageFromArray(np.linspace(-1000, 900, 90).reshape(1, 9, 10).astype(np.int16))
+        for tag, value in SLICE.items():
+            image.SetMetaData(tag, value % number if "%d" in value else value)
+        writer.SetFileName(str(folder / "series" / f"{number}.dcm"))
+        writer.Execute(image)
+    return (folder / "series" / "1.dcm").read_bytes()
+
+
+def read_mutated_slice(kind: str, content: bytes, folder: Path) -> None:
+    from TeachFormerCore.data.image import read_finite_image
+    from TeachFormerCore.data.suv import suv_factor
+    from TeachFormerCore.errors import InputError
+    from TeachFormerCore.inference.card import read_card_file
+    from TeachFormerCore.inference.case_folder import folder_pairs
+
+    # Nothing is in the preamble that anybody reads.
+    file = folder / "series" / "1.dcm"
+    file.write_bytes(bytes(128) + content[128:] if len(content) > 128 else content)
+    folder_pairs(folder / "series", read_card_file(folder / "model" / "model.json"))
+    read_finite_image(folder / "series")
+    with contextlib.suppress(InputError):  # the seed has no dose either
+        suv_factor([file])
+
+
 def read_mutated_card(kind: str, content: bytes, folder: Path) -> None:
     from TeachFormerCore.inference.model_folder import load_network, read_card
 
@@ -142,6 +186,8 @@ def read_mutated_state(kind: str, content: bytes, folder: Path) -> None:
 
 
 def other_seed(kind: str, folder: Path) -> bytes:
+    if kind == "dicom":
+        return dicom_seed(folder)
     if kind == "card":
         return (folder / "model" / "model.json").read_bytes()
     if kind == "zip":
@@ -165,6 +211,7 @@ def other_seed(kind: str, folder: Path) -> bytes:
 
 READERS: dict[str, Callable[[str, bytes, Path], None]] = {
     **dict.fromkeys(IMAGES, read_mutated_image),
+    "dicom": read_mutated_slice,
     "card": read_mutated_card,
     "zip": import_mutated_zip,
     "table": read_mutated_table,

@@ -143,6 +143,31 @@ def test_resume_does_what_is_left_and_nothing_else(
     assert json.loads((done / "summary.json").read_text(encoding="utf-8"))["done"] == 3
 
 
+def test_a_case_that_is_asked_for_anew_is_done_anew(
+    done: Path, model: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A row of the table is changed between two calls: its old mask would be another case's."""
+    rows = {name: f"{name},{images / f'{name}_0000.nii.gz'},{images / f'{name}_0001.nii.gz'}," for name in GOOD}
+    table = tmp_path / "cases.csv"
+    call = ("--model", model, "--input", table, "--output", tmp_path / "out", "--runtime", "torch")
+    table.write_text("\n".join(["case,CT,PET,region_ras", *rows.values()]), encoding="utf-8")
+    assert batch(*call) == 0
+    before = masks(tmp_path / "out")
+    rows["b"] += '"-60,-60,60,30,30,30"'
+    table.write_text("\n".join(["case,CT,PET,region_ras", *rows.values()]), encoding="utf-8")
+    assert batch(*call, "--resume") == 0
+    assert "Done already: 2 of 3 cases." in capsys.readouterr().out
+    after = masks(tmp_path / "out")
+    assert [name for name in before if (before[name] != after[name]).any()] == ["b.nii.gz"]
+
+
+def test_a_call_that_fails_before_the_first_case_has_begun_nothing(model: Path, images: Path, tmp_path: Path) -> None:
+    call = ("--model", model, "--input", images, "--output", tmp_path / "out")
+    assert batch(*call, "--device", "cuda:7") == 2
+    assert not list((tmp_path / "out").iterdir())
+    assert batch(*call, "--runtime", "torch") == 1, "some are broken"
+
+
 def test_a_batch_of_another_model_is_not_gone_on_with(
     done: Path, images: Path, tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -329,8 +354,10 @@ def test_a_state_that_cannot_be_written_stops_the_batch(
 def test_state_and_summary_by_hand(tmp_path: Path) -> None:
     file = state_file(tmp_path, None)
     BatchState(file, {"model": "m"})
+    assert not file.exists(), "nothing was begun"
     error = {"cause": "c", "fix": "f", "original": "", "exit_code": 2}
-    BatchState(file, {"model": "other"}).append(Record(case="x", state=FAILED, seconds=1.0, error=error))
+    BatchState(file, {"model": "m"}).append(Record(case="x", state=FAILED, seconds=1.0, error=error))
+    BatchState(file, {"model": "other"})
     BatchState(state_file(tmp_path, (1, 2)), {}).append(Record(case="y", state=DONE, seconds=2.0))
     with file.open("ab") as stream:
         stream.write(b'\xff\n[1]\n{"case": 3}\n' + b"[" * 100_000 + b'\n{"case": "y", "state": "failed"')

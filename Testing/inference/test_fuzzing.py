@@ -17,7 +17,7 @@ import pytest
 SCRIPT = Path(__file__).parent / "fuzzing.py"
 REPOSITORY = Path(__file__).parents[2]
 IMAGES = ("nifti", "nifti.gz", "nrrd", "nrrd-raw", "mha", "mha-raw")
-OTHERS = ("card", "zip", "table", "state")
+OTHERS = ("dicom", "card", "zip", "table", "state")
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the memory of a process can be limited on Linux")
 

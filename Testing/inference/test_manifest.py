@@ -124,6 +124,11 @@ def test_subfolders_by_channel(tmp_path: Path) -> None:
         names_of(find_cases(tmp_path, CARD))
 
 
+def test_the_results_of_a_batch_are_no_case(tmp_path: Path) -> None:
+    touch(tmp_path, "A/CT.nii.gz", "results/A.nii.gz", "results/state-1-of-2.jsonl")
+    assert names_of(find_cases(tmp_path, CARD)) == {"A": ["CT=CT.nii.gz"]}
+
+
 def dicom_slice(file: Path, modality: str) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     image = sitk.Image(4, 4, sitk.sitkInt16)

@@ -103,6 +103,20 @@ def test_an_unknown_network_is_refused(tiny_model: Path) -> None:
         (("image_size",), [32, 32, 32.5], "image_size"),
         (("spacing",), [4, 4, float("1e300")], "spacing"),
         (("accuracy",), {"subsets": {"CT": 1.5}}, "accuracy"),
+        (("accuracy",), {"dice": 10**400}, "accuracy"),
+        (("seconds",), {"cpu": 10**400}, "seconds"),
+        (("channels", 0, "normalisation"), {"kind": "nonsense"}, "channels[0].normalisation"),
+        (("channels", 0, "normalisation"), {"kind": ["z_score"]}, "channels[0].normalisation"),
+        (
+            ("channels", 0, "normalisation"),
+            {"kind": "clip_and_scale", "low": 5, "high": 1},
+            "channels[0].normalisation",
+        ),
+        (
+            ("channels", 0, "normalisation"),
+            {"kind": "scale_suv", "high": 10**400, "divisor": 5},
+            "channels[0].normalisation",
+        ),
         (("files",), {"weights.safetensors": "0" * 64, "weights.pth": "0" * 64}, "files"),
     ],
 )
@@ -123,6 +137,12 @@ def test_a_missing_field_deep_inside_is_named(tiny_model: Path, owner: str, fiel
     del entries[0][field]
     change_card(tiny_model, **{owner: entries})
     with pytest.raises(InputError, match=re.escape(f"lacks '{owner}[0].{field}'")):
+        read_card(tiny_model)
+
+
+def test_a_region_that_is_needed_needs_a_size(tiny_model: Path) -> None:
+    change_card(tiny_model, needs_region=True, field_of_view_mm=None)
+    with pytest.raises(InputError, match="with 'needs_region', 'field_of_view_mm' must"):
         read_card(tiny_model)
 
 

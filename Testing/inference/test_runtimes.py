@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,12 +18,13 @@ from TeachFormerCore.data.image import voxels
 from TeachFormerCore.data.phantom import thigh_phantom
 from TeachFormerCore.errors import InputError, MissingDependencyError
 from TeachFormerCore.evaluation.overlap import dice
+from TeachFormerCore.inference import runtimes
 from TeachFormerCore.inference.graphs import write_graphs
 from TeachFormerCore.inference.model_folder import find_model, load_network, read_card, write_model
 from TeachFormerCore.inference.predictor import Predictor
-from TeachFormerCore.inference.runtimes import agreement, candidates, open_runtime, openvino_runtime
+from TeachFormerCore.inference.runtimes import agreement, candidates, open_runtime, openvino_runtime, torch_runtime
 from TeachFormerCore.inference.runtimes.agreement import Agreement, lowest_dice, telling_threshold
-from TeachFormerCore.inference.runtimes.interface import UnsuitableError
+from TeachFormerCore.inference.runtimes.interface import Runtime, UnsuitableError
 from TeachFormerCore.networks import build_network
 
 REPOSITORY = Path(__file__).parents[2]
@@ -181,6 +183,47 @@ def test_a_graph_that_fails_is_left_for_the_next(model: Path, monkeypatch, tmp_p
     assert open_runtime(model, read_card(model), device="cpu").name != "openvino"
 
 
+@pytest.mark.parametrize("damaged", ["model.onnx", "openvino/model.xml", "reference.safetensors"])
+def test_a_damaged_graph_is_left_for_torch_or_refused(model: Path, monkeypatch, tmp_path: Path, damaged: str) -> None:
+    """Each library has errors of its own for a file that is none, here of a card whose hashes agree."""
+    monkeypatch.setenv("TEACHFORMER_CACHE", str(tmp_path / "cache"))
+    bad = Path(shutil.copytree(model, tmp_path / "bad"))
+    card = read_card(bad)
+    for name in card["files"]:
+        if name in (damaged, "openvino/model.xml" if damaged == "model.onnx" else ""):
+            (bad / name).write_bytes(b"no graph at all")
+    if damaged != "model.onnx":
+        (bad / "model.onnx").write_bytes(b"nor is this")
+    assert open_runtime(bad, card, device="cpu").name == "torch"
+    runtime = "openvino" if damaged == "openvino/model.xml" else "onnx"
+    with pytest.raises(InputError, match=rf"{runtime} fp32 on cpu failed \("):
+        open_runtime(bad, card, device="cpu", runtime=runtime)
+
+
+def test_a_gpu_that_is_passed_over_is_told_of(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Predictor(tiny_model).notices == ()
+    monkeypatch.setattr(runtimes, "gpu_is_possible", lambda: True)
+    (notice,) = Predictor(tiny_model).notices
+    assert notice == "The GPU is not used, it is computed on the CPU: no operation ran on it, see its driver."
+    assert Predictor(tiny_model, device="cpu").notices == ()
+
+
+def test_a_gpu_too_full_to_hold_the_network_is_left_for_the_cpu(tiny_model: Path, monkeypatch) -> None:
+    opened = torch_runtime.open_runtime
+
+    def full(folder: Path, card: dict, device: str, precision: str) -> Runtime:
+        if device == "cuda":
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+        return opened(folder, card, device, precision)
+
+    monkeypatch.setattr(torch_runtime, "open_runtime", full)
+    monkeypatch.setattr(runtimes, "gpu_is_possible", lambda: True)
+    monkeypatch.setattr(runtimes, "choose_device", lambda name: torch.device("cuda"))
+    predictor = Predictor(tiny_model)
+    assert predictor.device == "cpu"
+    assert "torch bf16 on cuda failed (CUDA out of memory." in predictor.notices[0]
+
+
 def test_lowest_dice_and_threshold_by_hand() -> None:
     assert lowest_dice(np.array([0, 1, 1, 2]), np.array([0, 1, 1, 2])) == 1.0
     assert lowest_dice(np.array([0, 1, 2, 2]), np.array([0, 1, 1, 2])) == pytest.approx(2 / 3)
@@ -192,8 +235,6 @@ def test_lowest_dice_and_threshold_by_hand() -> None:
 
 
 def test_bfloat16_is_refused_where_it_is_not_native(tiny_model: Path, monkeypatch) -> None:
-    from TeachFormerCore.inference.runtimes import torch_runtime
-
     monkeypatch.setattr(torch_runtime, "has_fast_bf16", lambda device: False)
     with pytest.raises(UnsuitableError, match="no native bfloat16"):
         torch_runtime.open_runtime(tiny_model, read_card(tiny_model), "cpu", "bf16")
@@ -243,6 +284,21 @@ def test_segment_needs_no_torch(
     assert value >= 0.999
     assert json.loads((tmp_path / "s.json").read_text(encoding="utf-8"))["labels"][0]["volume_ml"] > 1
     assert not (tmp_path / "home" / "intel").exists()
+
+
+def test_a_model_with_a_graph_is_checked_and_imported_without_torch(model: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "TEACHFORMER_MODELS": str(tmp_path / "models")}
+    for action, told in (
+        ("check", "hashes agree; PyTorch, which would try the weights, is not installed"),
+        ("import", "Imported to "),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", WITHOUT_TORCH.format(blocked="onnxruntime"), "models", action, model],
+            capture_output=True, encoding="utf-8", env=environment,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert told in done.stdout
+    assert [folder.name for folder in (tmp_path / "models").iterdir()] == [read_card(model)["name"]]
 
 
 def test_without_torch_and_graphs_it_says_what_to_install(tiny_model: Path, tmp_path: Path) -> None:
