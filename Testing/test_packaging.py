@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -14,12 +15,23 @@ REPOSITORY = Path(__file__).parent.parent
 SHIPPED = REPOSITORY / "TeachFormerCore" / "models"
 
 
-def test_an_installed_package_finds_the_shipped_weights(tmp_path: Path) -> None:
+@pytest.fixture
+def sources(tmp_path: Path) -> Path:
+    """A copy of what is installed: setuptools keeps what it builds beside the sources, and packs that too next time."""
+    copy = tmp_path / "sources"
+    package = Path("TeachFormerCore")
+    shutil.copytree(REPOSITORY / package, copy / package, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copyfile(REPOSITORY / name, copy / name)
+    return copy
+
+
+def test_an_installed_package_finds_the_shipped_weights(sources: Path, tmp_path: Path) -> None:
     """The wheel is built and installed; torch and the like are lent by this environment, which saves gigabytes."""
     environment = tmp_path / "environment"
     venv.create(environment, with_pip=True)
     python = environment / "bin" / "python"
-    subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", REPOSITORY], check=True, timeout=300)
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", sources], check=True, timeout=300)
     # Behind the environment's own packages: it is the installed TeachFormer that is found, not this checkout.
     own = Path(
         subprocess.check_output(
@@ -52,13 +64,13 @@ def test_an_installed_package_finds_the_shipped_weights(tmp_path: Path) -> None:
 
 
 @pytest.mark.full
-def test_the_four_declared_dependencies_are_enough(tmp_path: Path) -> None:
+def test_the_four_declared_dependencies_are_enough(sources: Path, tmp_path: Path) -> None:
     """A truly empty environment: only what pyproject.toml's dependencies bring."""
     environment = tmp_path / "environment"
     venv.create(environment, with_pip=True)
     python = environment / "bin" / "python"
     constraints = REPOSITORY / "constraints.txt"
-    subprocess.run([python, "-m", "pip", "install", "--quiet", "-c", constraints, REPOSITORY], check=True, timeout=900)
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "-c", constraints, sources], check=True, timeout=900)
     code = (
         "from TeachFormerCore.data.phantom import thigh_phantom as t; import SimpleITK as s; p = t()\n"
         "[s.WriteImage(i, n + '.nii.gz') for n, i in p.images.items()]"

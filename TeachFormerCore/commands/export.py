@@ -51,6 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _with_graphs(arguments: argparse.Namespace, runtimes: list[str]) -> Path:
     from ..errors import InputError
+    from ..inference.card import SCHEMA
     from ..inference.graphs import copy_with_graphs
     from ..inference.model_folder import find_model
     from ..paths import user_models_folder
@@ -61,4 +62,9 @@ def _with_graphs(arguments: argparse.Namespace, runtimes: list[str]) -> Path:
         raise InputError("--described and --evaluation belong to --run: a model's card is copied as it is.")
     model = find_model(arguments.model)
     name = arguments.output.name if arguments.output else f"{model.name}_graphs"
+    words, fits = SCHEMA["name"]
+    if not fits(name):
+        raise InputError(
+            f"The folder's name, {name!r}, becomes the model's and must be {words}: give another --output."
+        )
     return copy_with_graphs(model, runtimes, arguments.output or user_models_folder() / name, name=name)

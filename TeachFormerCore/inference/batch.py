@@ -56,6 +56,7 @@ def run_batch(
     from .batch_summary import write_summary
     from .manifest import find_cases
     from .model_folder import find_model, read_card
+    from .results import CancellableFiles
 
     model = find_model(job.model)
     card = read_card(model)
@@ -79,7 +80,8 @@ def run_batch(
         segment_on_cluster(job, model, todo, note)
     elif todo:
         segment_cases(job, model, todo, note, cancellation)
-    write_summary(job.output, [case.name for case in every], read_states(job.output)[1], facts)
+    cancellation.files = files = CancellableFiles()
+    write_summary(job.output, [case.name for case in every], read_states(job.output)[1], facts, files)
     failed = tuple(record.case for record in ended if record.state == FAILED)
     return BatchResult(done=len(ended) - len(failed), failed=failed, before=len(cases) - len(todo))
 

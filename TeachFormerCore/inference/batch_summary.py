@@ -15,13 +15,16 @@ PET_FIGURES = ("suv_max", "suv_mean", "suv_peak", "mtv_ml", "tlg")
 COLUMNS = ("case", "state", "label", *FIGURES, *PET_FIGURES, "seconds", "notices", "cause", "fix")
 
 
-def write_summary(folder: Path, cases: Sequence[str], records: Mapping[str, Record], facts: Mapping[str, Any]) -> None:
+def write_summary(
+    folder: Path, cases: Sequence[str], records: Mapping[str, Record], facts: Mapping[str, Any], files: OutputFiles
+) -> None:
     """Writes ``summary.csv``, a row per case and label, and ``summary.json``.
 
     Args:
         cases: every case of the batch, also those without a record (another shard's, or still to do).
         records: by case.
         facts: the model and the other things that the results depend on.
+        files: write it, and are done then.
     """
     entries = [_entry(folder, name, records.get(name)) for name in cases]
     states = [entry["state"] for entry in entries]
@@ -39,7 +42,7 @@ def write_summary(folder: Path, cases: Sequence[str], records: Mapping[str, Reco
     for entry in entries:
         for label in entry["labels"] or [{}]:
             writer.writerow(_row(entry, label))
-    with OutputFiles() as files:
+    with files:
         files.write_text(
             json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n", folder / "summary.json"
         )

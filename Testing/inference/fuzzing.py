@@ -172,6 +172,7 @@ def read_mutated_table(kind: str, content: bytes, folder: Path) -> None:
 
 
 def read_mutated_state(kind: str, content: bytes, folder: Path) -> None:
+    from TeachFormerCore.data.image import OutputFiles
     from TeachFormerCore.inference.batch_state import BatchState, Record, read_states
     from TeachFormerCore.inference.batch_summary import write_summary
 
@@ -181,7 +182,7 @@ def read_mutated_state(kind: str, content: bytes, folder: Path) -> None:
     BatchState(file, {}).append(Record(case="last", state="done", seconds=1.0))
     _facts, records = read_states(folder / "out")
     assert "last" in records, "a torn line has swallowed the next one"
-    write_summary(folder / "out", ["a", "b", "last"], records, {})
+    write_summary(folder / "out", ["a", "b", "last"], records, {}, OutputFiles())
     json.loads((folder / "out" / "summary.json").read_text(encoding="utf-8"), parse_constant=int)
 
 

@@ -16,6 +16,7 @@ import pytest
 import SimpleITK as sitk
 
 from TeachFormerCore.commands import main
+from TeachFormerCore.data.image import OutputFiles
 from TeachFormerCore.inference.batch import shard_of
 from TeachFormerCore.inference.batch_state import DONE, FAILED, BatchState, Record, read_states, state_file
 from TeachFormerCore.inference.batch_summary import write_summary
@@ -366,7 +367,7 @@ def test_state_and_summary_by_hand(tmp_path: Path) -> None:
     assert facts == [{}, {"model": "m"}]
     assert {name: record.state for name, record in records.items()} == {"x": FAILED, "y": DONE, "z": DONE}
     (tmp_path / "y.json").write_text(json.dumps({"labels": [{"name": "GTV", "voxels": 3, "pet": None}]}))
-    write_summary(tmp_path, ["w", "x", "y", "z"], records, {"model": "m"})
+    write_summary(tmp_path, ["w", "x", "y", "z"], records, {"model": "m"}, OutputFiles())
     with (tmp_path / "summary.csv").open(newline="", encoding="utf-8") as stream:
         rows = [
             (row["case"], row["state"], row["label"], row["voxels"], row["cause"]) for row in csv.DictReader(stream)
