@@ -181,6 +181,7 @@ def write_run(
         "weights_sha256": hashlib.sha256(str(run).encode()).hexdigest(),
         "steps": 200,
         "device": "cpu",
+        "precision": "fp32",
         "seconds_per_step": 0.25,
     }
     (run / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")

@@ -135,6 +135,10 @@ def test_a_later_report_needs_no_predictions_of_runs_that_are_gone(folders: tupl
     for name in (*(f"tables/{table}" for table in tables), "per_case.csv"):
         assert (before / name).read_text(encoding="utf-8") == (after / name).read_text(encoding="utf-8"), name
     assert entries(before) == entries(after)
+    # What is in no later report any more is not kept for ever.
+    fewer = [str(run) for run in sorted(study.glob("*_fold1_seed0"))]
+    assert main(["report", *fewer, "--output", str(tmp_path / "fewer"), "--scores", str(before / "scores.json")]) == 0
+    assert 0 < len(entries(tmp_path / "fewer")) < len(entries(before))
 
 
 def entries(report: Path) -> list[Any]:

@@ -150,6 +150,7 @@ def runs(context: Context) -> Table:
                 "steps": mean_of([run.manifest["steps"] for run in arm.runs]),
                 "seconds": seconds,
                 "device": ", ".join(sorted({run.manifest["device"] for run in arm.runs})),
+                "precision": ", ".join(sorted({run.manifest["precision"] for run in arm.runs})),
             }
         )
     waiting = [
@@ -172,6 +173,7 @@ def runs(context: Context) -> Table:
             Column(key="steps", title="Steps", decimals=0),
             Column(key="seconds", title="Seconds per step", decimals=3),
             Column(key="device", title="Device"),
+            Column(key="precision", title="Precision"),
         ),
         rows=(*rows, *waiting),
     )

@@ -24,12 +24,14 @@ PLACE = ("arm", "fold", "seed")  # where a result stands in a study; not what it
 
 @dataclass
 class StoredScores:
-    """Scores by what made them.
+    """Scores by what made them: whether they are of cases kept out of the whole cross-validation, and the weights.
 
     Attributes:
-        entries: results by whether they are of cases kept out of the whole cross-validation, and the weights.
+        earlier: those of an earlier report.
+        entries: those of this one, some of them from the earlier.
     """
 
+    earlier: dict[tuple[bool, tuple[str, ...]], list[VolumeResult]] = field(default_factory=dict)
     entries: dict[tuple[bool, tuple[str, ...]], list[VolumeResult]] = field(default_factory=dict)
 
     def add(self, members: Sequence[Run], results: Sequence[VolumeResult], *, kept_out: bool) -> None:
@@ -39,8 +41,8 @@ class StoredScores:
     def find(
         self, members: Sequence[Run], *, kept_out: bool, arm: str, fold: int | str, seed: int
     ) -> list[VolumeResult]:
-        """The results of a run, or of an ensemble of several, at a place of this study; none if there are none."""
-        found = self.entries.get((kept_out, _weights(members)), [])
+        """Earlier results of a run, or of an ensemble of several, at a place of this study; none if there are none."""
+        found = self.earlier.get((kept_out, _weights(members)), [])
         return [replace(result, arm=arm, fold=fold, seed=seed) for result in found]
 
     def as_json(self) -> dict[str, Any]:
@@ -66,7 +68,7 @@ def read_scores(file: Path) -> StoredScores:
         }
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{file} is not the scores.json of a report ({error!r}): make that report again.") from error
-    return StoredScores(entries=entries)
+    return StoredScores(earlier=entries)
 
 
 def _weights(members: Sequence[Run]) -> tuple[str, ...]:
