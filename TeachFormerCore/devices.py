@@ -5,6 +5,7 @@ import functools
 import os
 import platform
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -33,17 +34,31 @@ class Device:
     free_bytes: int | None
 
 
-def available_devices() -> list[Device]:
-    """Every GPU on which a small real operation ran, then the processor; without PyTorch the processor only."""
-    found = []
-    if gpu_is_possible():
-        import torch
+def available_devices(on_refused: Callable[[str], None] = lambda why: None) -> list[Device]:
+    """Every GPU on which a small real operation ran, then the processor; without PyTorch the processor only.
 
-        names = [f"cuda:{number}" for number in range(torch.cuda.device_count())] + ["mps"]
+    Args:
+        on_refused: told of a PyTorch that cannot be imported, and of each GPU that is listed and does not work.
+    """
+    found = []
+    try:
+        import torch
+    except ModuleNotFoundError:
+        pass
+    except Exception as error:  # whatever a broken installation raises
+        on_refused(f"PyTorch does not work ({type(error).__name__}: {error}): install it again.")
+    else:
+        names = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+        if torch.backends.mps.is_available():
+            names.append("mps")
         for name in names:
-            if _works(name):
-                description = device_name(torch.device(name)) if name != "mps" else "Apple GPU"
-                found.append(Device(name=name, description=description, free_bytes=free_memory(name)))
+            try:
+                device = choose_device(name)
+            except InputError as error:
+                on_refused(str(error))
+                continue
+            description = device_name(device) if name != "mps" else "Apple GPU"
+            found.append(Device(name=name, description=description, free_bytes=free_memory(name)))
     return [*found, Device(name="cpu", description=cpu_name(), free_bytes=free_memory("cpu"))]
 
 

@@ -4,6 +4,7 @@ The module's four classes, as Slicer finds them; what they do is in ``TeachForme
 """
 
 import sys
+import traceback
 
 import slicer
 from slicer.i18n import tr as _
@@ -121,10 +122,18 @@ class TeachFormerTest(ScriptedLoadableModuleTest):
         slicer.mrmlScene.Clear()
 
     def runTest(self):
+        """Every check, whatever became of those before; those that failed are named at the end."""
         from TeachFormerLib.selftest import checks
 
-        for name, check in checks():
-            self.setUp()
+        every, failed = checks(), []
+        for name, check in every:
             self.delayDisplay(name)
-            check()
+            try:
+                self.setUp()
+                check()
+            except Exception as error:
+                traceback.print_exc()
+                failed.append(f"{name}: {type(error).__name__}: {error}")
+        if failed:
+            raise AssertionError(f"{len(failed)} of {len(every)} checks failed:\n" + "\n".join(failed))
         self.delayDisplay(_("All checks passed"))

@@ -13,6 +13,8 @@ from typing import NoReturn
 
 SWITCHES = ("--resume",)  # flags without a value
 INPUTS = {"ct": "CT", "pet": "PET", "mr": "MR", "channel4": "channel4"}
+RESULTS = ("attentionFine", "attentionCoarse", "attentionGradCAM", "uncertainty", "statistics")
+ONE_CASE = (*INPUTS, "region", *RESULTS)  # what a batch has per case, in its table and its folder
 USAGE, NOT_INSTALLED = 2, 3  # exit codes, needed before TeachFormerCore is found
 
 
@@ -29,7 +31,7 @@ def make_parser() -> Parser:
     parser = Parser(
         prog="TeachFormerCLI", description="Segments one case, or a batch, with a trained model.", allow_abbrev=False
     )
-    parser.add_argument("output", nargs="?", type=Path, help="the label image to write; none for a batch")
+    parser.add_argument("output", nargs="?", type=Path, help="the label image to write; empty after a batch")
     parser.add_argument("--model", help="name or folder of a model (default: the shipped student)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     parser.add_argument("--runtime", default="auto", help="auto, torch, openvino or onnx")
@@ -68,12 +70,16 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         if value:
             joined.append(f"{word}={value}")
     arguments = parser.parse_args(joined)
-    if bool(arguments.batchInput) != bool(arguments.batchOutput):
+    # --batchOutput alone makes no batch: Slicer's window passes it always, as "." where no folder was chosen.
+    if not arguments.batchInput:
+        if not arguments.output:
+            parser.error("the following arguments are required: output, or --batchInput for a batch")
+        return arguments
+    if not arguments.batchOutput:
         parser.error("a batch needs both --batchInput and --batchOutput")
-    if arguments.batchInput and any(getattr(arguments, name) for name in (*INPUTS, "region")):
-        parser.error("give either --batchInput or the images of one case")
-    if not arguments.batchInput and not arguments.output:
-        parser.error("the following arguments are required: output")
+    extra = [f"--{name}" for name in ONE_CASE if getattr(arguments, name)]
+    if extra:
+        parser.error(f"give either --batchInput or the images and maps of one case: leave out {', '.join(extra)}")
     return arguments
 
 
@@ -90,6 +96,23 @@ def find_core() -> bool:
     return False
 
 
+def write_empty(label: Path) -> int:
+    """One voxel of background: Slicer insists on an output volume also for a batch, and reads it at the end."""
+    import SimpleITK as sitk
+
+    from TeachFormerCore.data.image import OutputFiles, check_writable
+    from TeachFormerCore.errors import InputError
+
+    try:
+        check_writable(label)
+        with OutputFiles() as files:
+            files.write_image(sitk.Image(1, 1, 1, sitk.sitkUInt8), label)
+    except InputError as error:
+        print(f"error: {error}", flush=True)
+        return USAGE
+    return 0
+
+
 def main(words: Sequence[str]) -> int:
     """Segments one case or a batch; 0 done, 1 some cases failed, 2 input, 3 install, 4 internal, 130 cancelled."""
     arguments = parse(words)
@@ -102,8 +125,9 @@ def main(words: Sequence[str]) -> int:
     values = vars(arguments)
     chosen = {name: values[name] for name in ("model", "device", "runtime")}
     if arguments.batchInput:
-        output = arguments.batchOutput.resolve()
-        return run_cases(BatchJob(source=arguments.batchInput, output=output, resume=arguments.resume, **chosen))
+        folder = arguments.batchOutput.resolve()
+        code = run_cases(BatchJob(source=arguments.batchInput, output=folder, resume=arguments.resume, **chosen))
+        return write_empty(arguments.output) if code == 0 and arguments.output else code
     return run_segmentation(
         Job(
             inputs=tuple(f"{name}={values[flag]}" for flag, name in INPUTS.items() if values[flag]),

@@ -105,7 +105,11 @@ print(json.dumps({"peak": peak_memory(), "needs": plans[0].needs()["cpu"]}))
 def test_a_large_ct_takes_at_most_4_gb(tiny_model: Path, tmp_path: Path) -> None:
     """512 x 512 x 600 voxels, from the file to every written map, with what Python and PyTorch take."""
     card = json.loads((tiny_model / "model.json").read_text(encoding="utf-8"))
-    card |= {"field_of_view_mm": None, "channels": [card["channels"][0], card["channels"][1] | {"optional": True}]}
+    card |= {
+        "field_of_view_mm": None,
+        "needs_region": False,
+        "channels": [card["channels"][0], card["channels"][1] | {"optional": True}],
+    }
     (tiny_model / "model.json").write_text(json.dumps(card), encoding="utf-8")
     body = np.full((600, 512, 512), -1000, np.int16)
     body[:, 100:420, 80:440] = 40

@@ -59,3 +59,30 @@ def tiny(tiny_model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     from TeachFormerLib.models import listModels
 
     return next(model for model in listModels() if model.name == "tiny")
+
+
+@pytest.fixture
+def panel(scene, tiny):
+    """The module's panel, shown, with the tiny model chosen."""
+    from stand_ins import gui
+
+    gui.install()
+    gui.ASKED.clear()
+    gui.ANSWERS.update(file="", confirm=True)
+    widget = gui.module_class("TeachFormerWidget")()
+    widget.setup()
+    widget.parent.isEntered = True
+    widget.panel.devices = {"versions": {}, "devices": [{"id": "cpu", "name": "Processor", "free_bytes": 8e9}]}
+    widget.enter()
+    widget.panel.chooseModel("tiny")
+    widget.panel.tick()
+    widget.panel.widget = widget
+    yield widget.panel
+    widget.cleanup()
+
+
+@pytest.fixture
+def loaded(panel, phantom):
+    """The phantom, taken up by the panel."""
+    panel.tick()
+    return phantom

@@ -1,6 +1,6 @@
 """The module, the CLI module and the worker inside a launched Slicer; screenshots; 'N passed, N failed'; exit code.
 
-    Slicer --python-script Testing/slicer/in_slicer.py [-- --output FOLDER] [--no-install]
+    Slicer --python-script Testing/slicer/in_slicer.py [-- [--output FOLDER] [--no-install]]
 
 Works from the source tree with a Slicer that has never seen TeachFormer: it adds the two modules itself, and installs
 what computing needs as the panel's Install button does (``--no-install``: nothing). What cannot be installed is told,

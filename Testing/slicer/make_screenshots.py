@@ -9,34 +9,29 @@ Image data: STS, CC BY 3.0, modified.
 import os
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 from stand_ins import core, gui
+from stand_ins.gui import until
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 CASE = "STS_014"
+CONFIGURATION = "sts_h_denseformer_light.yaml"
 
 
-def until(panel, condition, seconds=300.0):
-    end = time.monotonic() + seconds
-    while not condition() and time.monotonic() < end:
-        panel.qt.application.processEvents()
-        panel.tick()
-        time.sleep(0.01)
-    assert condition()
-
-
-def batch_of(data):
-    """Goes to a folder with a table of two cases of the data, and one that does not exist."""
-    os.chdir(tempfile.mkdtemp())
+def work_in(folder, data):
+    """Goes to a folder with all that Batch and Train ask for: a table of three cases, the last one with no PET."""
+    os.chdir(folder)
     lines = ["case,CT,PET"]
-    for case, channels in ((CASE, 2), ("STS_002", 2), ("STS_020", 1)):  # the last one has no PET
+    for case, channels in ((CASE, 2), ("STS_002", 2), ("STS_020", 1)):
         files = [str(data / "imagesTr" / f"{case}_000{n}.nii.gz") if n < channels else "" for n in range(2)]
         lines.append(",".join([case, *files]))
     Path("cases.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     Path("results").mkdir()
+    Path(data.name).symlink_to(data)
+    Path(CONFIGURATION).symlink_to(REPOSITORY / "Training" / "configs" / CONFIGURATION)
 
 
 def main(data, target):
@@ -53,7 +48,6 @@ def main(data, target):
     widget.setup()
     widget.enter()
     panel = widget.panel
-    panel.qt = qt
     until(panel, lambda: panel.devices is not None)
     for number, name in enumerate(("CT", "PET")):
         image = sitk.ReadImage(str(data / "imagesTr" / f"{CASE}_{number:04d}.nii.gz"))
@@ -73,9 +67,10 @@ def main(data, target):
         widget.parent.grab().save(str(target / f"{name}.png"))
 
     panel.tick()
-    batch_of(data)
+    work_in(tempfile.mkdtemp(), data)
     panel.parameters.batchInput, panel.parameters.batchOutput = "cases.csv", "results"
     panel.parameters.trainData, panel.parameters.trainRun = data.name, "my_student"
+    panel.parameters.trainConfiguration = CONFIGURATION
     panel.tick()
     panel.ui.startBatchButton.click()
     until(panel, lambda: not panel.sections[4].running)
@@ -108,8 +103,7 @@ def main(data, target):
 
 
 if __name__ == "__main__":
-    repository = Path(__file__).parents[2]
     main(
         Path(sys.argv[1]).resolve(),
-        Path(sys.argv[2]).resolve() if len(sys.argv) > 2 else repository / "docs" / "screenshots",
+        Path(sys.argv[2]).resolve() if len(sys.argv) > 2 else REPOSITORY / "docs" / "screenshots",
     )

@@ -82,19 +82,29 @@ def test_defaults_fit_their_kind() -> None:
             assert each.get("coordinateSystem") == "ras", "the default is LPS"
 
 
-def argv(values: dict[str, object]) -> list[str]:
-    """As Slicer builds it: flags that have a value, in the file's order, then the positional ones."""
+def argv(values: dict[str, object], *, window: bool = False) -> list[str]:
+    """As Slicer builds it: flags that have a value, in the file's order, then the positional ones.
+
+    Args:
+        window: from Slicer's window, whose button for a folder answers "." where none was chosen.
+
+    Raises:
+        ValueError: a positional one has no value; Slicer then starts no process.
+    """
     flags: list[str] = []
     positional: dict[int, str] = {}
     for each in parameters():
-        value = values.get(each.findtext("name") or "", each.findtext("default") or "")
+        unset = "." if window and each.tag == "directory" else each.findtext("default") or ""
+        value = values.get(each.findtext("name") or "", unset)
         if each.find("index") is not None:
+            if value == "":
+                raise ValueError(f'No {each.findtext("channel")} data assigned to "{each.findtext("label")}"')
             positional[int(each.findtext("index") or 0)] = str(value)
         elif each.tag == "boolean":
             flags += [each.findtext("longflag") or ""] if value in (True, "true") else []
         elif value != "":
             flags += [each.findtext("longflag") or "", str(value)]
-    return [*flags, *(positional[place] for place in sorted(positional) if positional[place])]
+    return [*flags, *(positional[place] for place in sorted(positional))]
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +118,7 @@ def script() -> types.ModuleType:
 
 
 BATCH = ("batchInput", "batchOutput", "resume")
-BOTH = ("model", "device", "runtime")
+BOTH = ("output", "model", "device", "runtime")
 
 
 @pytest.mark.parametrize("of_a_batch", [False, True], ids=["a case", "a batch"])
@@ -135,6 +145,23 @@ def test_what_is_left_empty_is_left_out(script: types.ModuleType) -> None:
     assert parsed["ct"] == "a.nrrd"
     assert parsed["region"] is None
     assert parsed["device"] == "auto"
+
+
+def test_slicer_starts_nothing_without_an_output_volume() -> None:
+    with pytest.raises(ValueError, match='No output data assigned to "Segmentation"'):
+        argv({"batchInput": "cases.csv", "batchOutput": "results"})
+
+
+def test_the_folder_that_slicers_window_always_passes_makes_no_batch(script: types.ModuleType) -> None:
+    words = argv({"output": "label.nrrd", "ct": "a.nrrd"}, window=True)
+    assert words[words.index("--batchOutput") + 1] == "."
+    assert vars(script.parse(words))["batchInput"] is None
+
+
+def test_slicers_window_takes_a_table_and_a_folder_of_cases() -> None:
+    """Its field for a file takes any path, with file extensions only what ends so; its button for a folder no file."""
+    (cases,) = (each for each in parameters() if each.findtext("name") == "batchInput")
+    assert (cases.tag, cases.attrib) == ("file", {})
 
 
 def test_slicer_may_add_a_file_for_return_values(script: types.ModuleType) -> None:

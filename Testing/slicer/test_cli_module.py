@@ -164,7 +164,56 @@ def test_a_channel_that_is_missing_is_named(images: dict[str, Path], tiny_model:
 
 
 def test_the_output_is_required() -> None:
-    assert run_cli("--device", "cpu") == (2, "error: the following arguments are required: output\n")
+    code, said = run_cli("--device", "cpu")
+    assert (code, said) == (2, "error: the following arguments are required: output, or --batchInput for a batch\n")
+
+
+@pytest.fixture
+def cases(images: dict[str, Path], tmp_path: Path) -> Path:
+    """A folder with one subfolder a case, here one, and a table that names it and one that does not exist."""
+    folder = tmp_path / "Fälle"
+    (folder / "P1").mkdir(parents=True)
+    for path in images.values():
+        shutil.copy(path, folder / "P1")
+    (folder / "one.csv").write_text("case,CT,PET\nP1,P1/CT.nrrd,P1/PET.nrrd\n", encoding="utf-8")
+    (folder / "two.csv").write_text("case,CT,PET\nP1,P1/CT.nrrd,P1/PET.nrrd\nP2,none.nrrd,\n", encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("source", [".", "one.csv"], ids=["a folder", "a table"])
+def test_a_batch_fills_the_volume_that_slicer_asks_for_with_nothing(
+    source: str, cases: Path, tiny_model: Path, out: Path, tmp_path: Path
+) -> None:
+    label = tmp_path / "label.nrrd"
+    words = ("--model", tiny_model, "--batchInput", cases / source, "--batchOutput", out, label)
+    code, said = run_cli(*words)
+    assert code == 0, said
+    assert {"P1.nii.gz", "P1.json"} <= {file.name for file in out.iterdir()}
+    read = sitk.ReadImage(str(label))
+    assert (read.GetSize(), read.GetPixelID()) == ((1, 1, 1), sitk.sitkUInt8)
+    assert not sitk.GetArrayFromImage(read).any()
+    code, said = run_cli("--resume", *words[:-1], tmp_path / "none" / "label.nrrd")
+    assert (code, said.count("error: ")) == (2, 1)
+    assert "does not exist" in said
+
+
+def test_a_batch_with_a_case_that_failed_loads_nothing(
+    cases: Path, tiny_model: Path, out: Path, tmp_path: Path
+) -> None:
+    label = tmp_path / "label.nrrd"
+    code, _said = run_cli("--model", tiny_model, "--batchInput", cases / "two.csv", "--batchOutput", out, label)
+    assert code == 1
+    assert not label.exists()
+
+
+def test_what_only_one_case_has_is_refused_for_a_batch(tmp_path: Path) -> None:
+    """Slicer would read a map back that the batch never writes."""
+    batch = ("--batchInput", tmp_path, "--batchOutput", tmp_path / "out", tmp_path / "label.nrrd")
+    code, said = run_cli("--region", "1,2,3,4,5,6", "--uncertainty", "u.nrrd", *batch)
+    assert code == 2
+    assert said.startswith("error: give either --batchInput or the images and maps of one case: ")
+    assert said.endswith("leave out --region, --uncertainty\n")
+    assert not (tmp_path / "out").exists()
 
 
 STAGES = ("<filter-start>", "<filter-comment>Segmenting", "file")

@@ -87,8 +87,6 @@ def test_no_step_of_showing_holds_the_window(scene, tiny, large) -> None:
         assert surface.lacking(parameters.segmentation) == []
         parameters.segmentation.GetDisplayNode().SetVisibility3D(bool(round_number % 2))
     times["surface"] = sorted(times["surface"])[-ROUNDS:]
-    del run
-    timed("scene closed", lambda: scene.mrmlScene.Clear(0))
     for name, seconds in times.items():
         print(f"{name:24s} {1000 * statistics.median(seconds):7.1f} ms, at most {1000 * max(seconds):7.1f} ms")
     slow = {name: seconds for name, seconds in times.items() if min(seconds) >= LONGEST_S}

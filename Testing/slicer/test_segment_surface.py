@@ -132,3 +132,24 @@ def test_a_process_that_fails_is_told(segmentation, monkeypatch) -> None:
     finish(run)
     assert run.state == surface.FAILED
     assert "No module named 'absent_vtk'" in run.failure.original
+
+
+def test_a_scene_that_is_closed_does_not_wait_for_a_mesh(segmentation, monkeypatch) -> None:
+    """Not even where nothing but a kill ends the process; its folder goes after it."""
+    import sys
+
+    code = (
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"
+    )
+    monkeypatch.setattr(background, "launcher", lambda: [sys.executable, "-c", code])
+    run = surface.SurfaceRun(segmentation)
+    end = time.monotonic() + 30
+    while run._command is None or "deaf" not in run._command.log:
+        assert time.monotonic() < end
+        run.poll()
+    start = time.perf_counter()
+    run.abandon()
+    assert time.perf_counter() - start < 0.1
+    assert run.state == surface.FAILED
+    run.close()
+    assert not run._folder.exists()

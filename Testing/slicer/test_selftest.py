@@ -1,8 +1,9 @@
 """The checks that run in a launched Slicer, tried here behind stand-ins, so that they fail there for good reasons only.
 
-Those that need the application itself (scene bundles, Sample Data, the CLI module) are left to Slicer.
+Those that need the application itself (scene bundles, Sample Data) are left to Slicer.
 """
 
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -23,13 +24,15 @@ FULL = (
     "cancelWorks",
     "runsTwice",
     "closingEndsTheRun",
+    "cliModuleSegments",
+    "cliModuleSegmentsABatch",
     "workerSegments",
 )
-IN_SLICER = ("sampleDataIsRegistered", "sceneComesBack", "cliModuleSegments")
+IN_SLICER = ("sampleDataIsRegistered", "sceneComesBack")
 
 
 @pytest.fixture
-def selftest(scene, monkeypatch):
+def selftest(scene, monkeypatch, tmp_path: Path):
     """The module ``selftest`` with a panel to ask, and the calls of the application that it makes."""
     import SimpleITK as sitk
     from test_logic import exported
@@ -48,6 +51,9 @@ def selftest(scene, monkeypatch):
     ):
         monkeypatch.setattr(scene.util, name, stand_in, raising=False)
     scene.modules.colors = types.SimpleNamespace(logic=lambda: scene.vtkSlicerColorLogic)
+    scene.modules.teachformercli = object()
+    run_sync = lambda _module, _node, values: run_cli(scene, tmp_path, values)  # noqa: E731
+    monkeypatch.setattr(scene, "cli", types.SimpleNamespace(runSync=run_sync), raising=False)
     from TeachFormerLib import selftest
 
     yield selftest
@@ -63,6 +69,32 @@ def load_segmentation(slicer, path):
     return node if storage.ReadData(node) else None
 
 
+def run_cli(slicer, folder, values):
+    """The CLI module as Slicer runs it: volumes go through files, every output is read back after an exit code 0."""
+    from test_cli_description import SCRIPT, argv, parameters
+
+    files, outputs = {}, []
+    for each in parameters():
+        node = slicer.mrmlScene.GetNodeByID(values.get(each.findtext("name"), ""))
+        if node is None:
+            continue
+        storage = slicer.vtkMRMLVolumeArchetypeStorageNode()
+        storage.SetFileName(str(folder / f"{node.GetID()}.nrrd"))
+        files[each.findtext("name")] = storage.GetFileName()
+        if each.findtext("channel") == "output":
+            outputs.append((storage, node))
+        else:
+            assert storage.WriteData(node)
+    done = subprocess.run([sys.executable, SCRIPT, *argv({**values, **files})], capture_output=True, encoding="utf-8")
+    read = done.returncode == 0 and all(storage.ReadData(node) for storage, node in outputs)
+    return types.SimpleNamespace(
+        ErrorsMask=1,
+        GetStatus=lambda: int(not read),
+        GetErrorText=lambda: done.stderr,
+        GetOutputText=lambda: done.stdout,
+    )
+
+
 @pytest.mark.parametrize("name", [*QUICK, *(pytest.param(name, marks=pytest.mark.full) for name in FULL)])
 def test_a_check_passes(name: str, selftest) -> None:
     {check.__name__: check for _title, check in selftest.checks()}[name]()
@@ -72,6 +104,34 @@ def test_every_check_is_tried_here_or_left_to_slicer(selftest) -> None:
     assert {check.__name__ for _title, check in selftest.checks()} == {*QUICK, *FULL, *IN_SLICER}
     titles = [title for title, _check in selftest.checks()]
     assert len(set(titles)) == len(titles)
+
+
+def test_the_modules_own_test_makes_every_check_and_names_those_that_failed(scene, monkeypatch) -> None:
+    test = gui.module_class("TeachFormerTest")()
+    from TeachFormerLib import selftest
+
+    made = []
+
+    def lacks():
+        made.append("lacks")
+        raise selftest.NotInstalled("PyTorch, about 200 MB")
+
+    def fails():
+        made.append("fails")
+        raise AssertionError("expected: a reason")
+
+    checks = [("first", lacks), ("second", lambda: made.append("passes")), ("third", fails)]
+    monkeypatch.setattr(selftest, "checks", lambda: checks)
+    with pytest.raises(AssertionError) as error:
+        test.runTest()
+    assert made == ["lacks", "passes", "fails"]
+    assert str(error.value).splitlines() == [
+        "2 of 3 checks failed:",
+        "first: NotInstalled: PyTorch, about 200 MB",
+        "third: AssertionError: expected: a reason",
+    ]
+    del checks[2], checks[0]
+    test.runTest()
 
 
 @pytest.fixture

@@ -12,49 +12,9 @@ pytest.importorskip("slicer", reason="slicer-core is not installed")
 pytest.importorskip("PySide6", reason="PySide6 is not installed")
 
 from stand_ins import core, gui
+from stand_ins.gui import until
 
 UI = sorted((core.MODULE / "Resources" / "UI").glob("*.ui"))
-
-
-@pytest.fixture
-def panel(scene, tiny, monkeypatch):
-    """The module's panel, shown, with the tiny model chosen."""
-    gui.install()
-    import qt
-
-    gui.ASKED.clear()
-    gui.ANSWERS.update(file="", confirm=True)
-    widget = gui.module_class("TeachFormerWidget")()
-    widget.setup()
-    widget.parent.isEntered = True
-    widget.panel.devices = {"versions": {}, "devices": [{"id": "cpu", "name": "Processor", "free_bytes": 8e9}]}
-    widget.enter()
-    widget.panel.chooseModel("tiny")
-    widget.panel.tick()
-    widget.panel.widget, widget.panel.qt = widget, qt
-    yield widget.panel
-    widget.cleanup()
-
-
-@pytest.fixture
-def loaded(panel, phantom):
-    """The phantom, taken up by the panel."""
-    panel.tick()
-    return phantom
-
-
-def until(panel, condition, seconds=90.0):
-    """Lets the window work until the condition holds; the longest tick in seconds."""
-    longest, end = 0.0, time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"not within {seconds} s; the status line says: {panel.ui.statusLabel.text}"
-        panel.qt.application.processEvents()
-        start = time.perf_counter()
-        panel.tick()
-        longest = max(longest, time.perf_counter() - start)
-        time.sleep(0.01)
-    panel.tick()
-    return longest
 
 
 def test_every_bound_control_goes_through_the_parameter_node(panel, phantom) -> None:
@@ -338,97 +298,6 @@ def test_models_are_chosen_searched_imported_and_removed(panel, tiny_model: Path
     panel.modelSection.importFrom(str(tiny_model))
     until(panel, lambda: panel.modelSection._import is None)
     assert "installed already" in ui.statusLabel.text
-
-
-def test_the_batch_table_follows_the_state_file(panel, tmp_path: Path, monkeypatch) -> None:
-    """With a stand-in for the program, since only what it writes matters here."""
-    from TeachFormerLib import background
-
-    output = tmp_path / "results"
-    output.mkdir()
-    (tmp_path / "cases").mkdir()
-    code = f"""
-import json, sys, time
-assert sys.argv[1] == "cases" and json.loads(sys.argv[2])["resume"] is True, sys.argv
-with open({str(output / "state.jsonl")!r}, "a") as stream:
-    stream.write('{{"batch": {{}}}}\\n')
-    for case, state in (("a", "failed"), ("a", "done"), ("b", "failed")):
-        error = {{"cause": "no PET", "fix": ""}} if case == "b" else None
-        stream.write(json.dumps({{"case": case, "state": state, "seconds": 2.0, "error": error}}) + "\\n")
-        stream.write('{{"case": "half') if case == "b" else stream.flush()
-print("<filter-progress>0.5</filter-progress>", flush=True)
-sys.exit(1)
-"""
-    monkeypatch.setattr(background, "launcher", lambda: [sys.executable, "-c", code])
-    ui = panel.ui
-    panel.tick()
-    assert not ui.startBatchButton.enabled
-    assert ui.batchStatus.text == "Choose the cases: a folder or a CSV file."
-    for field, path in (("batchInput", tmp_path / "cases"), ("batchOutput", output)):
-        gui.ANSWERS["file"] = str(path)
-        getattr(ui, f"{field}{'Folder' if field == 'batchInput' else ''}Button").click()
-        assert getattr(panel.parameters, field) == str(path)
-    panel.tick()
-    assert ui.startBatchButton.enabled
-    ui.startBatchButton.click()
-    batch = panel.sections[4]
-    until(panel, lambda: not batch.running)
-    rows = [[ui.batchTable.item(r, c).text() for c in range(3)] for r in range(ui.batchTable.rowCount)]
-    assert rows == [["a", "done", "2.0 s"], ["b", "failed", "no PET"]]
-    assert ui.batchStatus.text == "Done; some cases failed, the table names them."
-
-
-def test_a_training_is_followed_exported_and_listed(panel, tmp_path: Path, monkeypatch, tiny_model: Path) -> None:
-    """With a stand-in for the program: metrics while it runs, then the export that makes the model appear."""
-    import os
-    import shutil
-
-    from TeachFormerLib import background
-
-    run = Path(os.environ["TEACHFORMER_RUNS"]) / "my run"
-    models = Path(os.environ["TEACHFORMER_MODELS"])
-    configuration = tmp_path / "c.yaml"
-    configuration.write_text("network: x\nteachers:\n  - run: t\n", encoding="utf-8")
-    code = f"""
-import pathlib, shutil, sys, time
-if sys.argv[1] == "export":
-    shutil.copytree({str(tiny_model)!r}, {str(models / "mine")!r})
-    print("Exported to mine.")
-    sys.exit()
-assert sys.argv[1] == "distill", sys.argv
-run = pathlib.Path({str(run)!r})
-run.mkdir(parents=True)
-for rows in (1, 2):
-    lines = [f"{{e}},{{10 * e}},{{1 / (e + 1)}}," for e in range(rows)]
-    text = "\\n".join(["epoch,step,train_loss,choice_dice", *lines, ""])
-    (run / "metrics.csv").write_text(text)
-    print("training: 1 of 2", flush=True)
-    time.sleep(0.4)
-"""
-    monkeypatch.setattr(background, "launcher", lambda: [sys.executable, "-c", code])
-    ui, parameters = panel.ui, panel.parameters
-    panel.tick()
-    assert ui.trainStatus.text == "Choose the folder of the data set."
-    parameters.trainData, parameters.trainConfiguration, parameters.trainRun = (
-        str(tmp_path),
-        str(configuration),
-        "my run",
-    )
-    panel.tick()
-    shutil.rmtree(models / "tiny")
-    ui.startTrainButton.click()
-    training = panel.sections[5]
-    until(panel, lambda: training.running and (run / "metrics.csv").exists())
-    ui.showCurveButton.click()
-    until(panel, lambda: not training.running)
-    import slicer
-
-    table = next(n for n in slicer.util.getNodesByClass("vtkMRMLTableNode") if n.GetAttribute("TeachFormer.curve"))
-    assert table.GetNumberOfRows() == 2
-    series = slicer.util.getNodesByClass("vtkMRMLPlotSeriesNode")
-    assert [(each.GetXColumnName(), each.GetYColumnName()) for each in series] == [("step", "train_loss")]
-    assert ui.trainStatus.text.startswith("Done: the model is in the list above.")
-    assert "mine" in [model.folder.name for model in panel.models]
 
 
 def test_the_devices_are_asked_in_a_process_of_their_own(panel) -> None:

@@ -15,11 +15,15 @@ class BackgroundCommand:
     Attributes:
         log: its last lines.
         progress: 0..1 where the command tells it, else None.
+        comment: what it last said it is doing.
         failure: what went wrong, once it ended; None otherwise.
     """
 
+    # Exit codes of a command that did what it was asked for.
+    ACCEPTED = (0,)
+
     def __init__(self, *words):
-        self.log, self.progress, self.failure = [], None, None
+        self.log, self.progress, self.comment, self.failure = [], None, "", None
         self.cancelled = False
         self.exitCode = None
         self._runner = None
@@ -29,6 +33,7 @@ class BackgroundCommand:
         except OSError as error:
             self._runner = None
             self.failure = Failure.of(error, _("The process could not be started"))
+            self.log = self.failure.original.splitlines()
 
     @property
     def running(self):
@@ -43,13 +48,14 @@ class BackgroundCommand:
             tag, text = parse(line)
             if tag == "filter-progress":
                 self.progress = float(text)
+            elif tag == "filter-comment":
+                self.comment = text
             elif not tag:
                 said.append(text)
         self.log = (self.log + said)[-LINES_KEPT:]
         if not self._runner.running and self.exitCode is None:
             self.exitCode = self._runner.returncode
-            # 1: some cases failed; which ones the state file tells.
-            if self.exitCode not in (0, 1) and not self._runner.cancelled:
+            if self.exitCode not in self.ACCEPTED and not self._runner.cancelled:
                 self.failure = Failure.ended(self.exitCode, self.log)
         return said
 
@@ -58,6 +64,11 @@ class BackgroundCommand:
         self.cancelled = True
         if self._runner:
             self._runner.cancel()
+
+    def wait(self):
+        """Waits for the end of the process, for a thread that tidies up after it."""
+        if self._runner:
+            self._runner.wait()
 
     def close(self):
         """Ends the process and waits for it."""

@@ -6,18 +6,23 @@ from pathlib import Path
 from .background import BackgroundCommand
 
 STATE_FILE = "state.jsonl"
+# Bytes of the state file taken up in one poll: that of a large batch must not hold the window.
+BYTES_PER_POLL = 1 << 18
 
 
 class BatchRun(BackgroundCommand):
-    """One batch.
+    """One batch; polled also after its end, as long as its state file has more to tell.
 
     Attributes:
+        target: the folder of the results.
         cases: the last known line of the state file per case, in the order they first appeared.
     """
 
+    ACCEPTED = (0, 1)  # 1: some cases failed; which ones the state file tells
+
     def __init__(self, *, model, source, target, resume, device):
+        self.target = target
         self.cases = {}
-        self._file = Path(target) / STATE_FILE
         self._read = 0
         batch = {"source": source, "output": target, "model": str(model.folder), "device": device, "resume": resume}
         super().__init__("cases", json.dumps(batch))
@@ -29,14 +34,17 @@ class BatchRun(BackgroundCommand):
         return said
 
     def _new_states(self):
-        states = {}
+        states, file = {}, Path(self.target) / STATE_FILE
         try:
-            if self._file.stat().st_size < self._read:  # the file was begun anew
+            size = file.stat().st_size
+            if size < self._read:  # the file was begun anew
                 self._read = 0
                 self.cases = {}
-            with self._file.open("rb") as stream:
+            if size == self._read:
+                return states
+            with file.open("rb") as stream:
                 stream.seek(self._read)
-                content = stream.read(1 << 20)
+                content = stream.read(BYTES_PER_POLL)
         except OSError:
             return states
         whole, _newline, _rest = content.rpartition(b"\n")  # a line that is being written is read next time

@@ -1,7 +1,6 @@
 """Where TeachFormerCore is: beside the installed module in Slicer, or in the source tree."""
 
 import importlib.util
-import os
 import sys
 from pathlib import Path
 
@@ -18,8 +17,3 @@ def find_core():
             sys.path.append(str(folder))
             return folder
     return None
-
-
-def python_executable():
-    """The interpreter that computes: inside Slicer ``sys.executable`` is PythonSlicer."""
-    return os.environ.get("TEACHFORMER_PYTHON") or sys.executable

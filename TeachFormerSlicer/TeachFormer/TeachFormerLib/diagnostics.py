@@ -22,7 +22,7 @@ def text(devices, model, run):
         lines.append(f"{name}: {version or _('not installed')}")
     for device in (devices or {}).get("devices", ()):
         lines.append(f"device {device['id']}: {device['name']}, free {gigabytes(device['free_bytes'])}")
-    for fault in [*(devices or {}).get("refused", ()), *filter(None, [(devices or {}).get("torch_fault")])]:
+    for fault in (devices or {}).get("refused", ()):
         lines.append(f"fault: {fault}")
     if model is not None:
         lines.append(f"model: {model.name} {model.card.get('version', '')}, network {model.card.get('network')}")

@@ -42,10 +42,10 @@ class Failure:
         said = [line for line in log if line.strip()]
         errors = [line for line in said if "error: " in line]
         if errors:
-            return cls(cause=errors[-1].split("error: ", 1)[1], original="\n".join(said[-40:]), exitCode=exitCode)
-        return cls(
-            cause=_("The computation ended without a result (exit code {code})").format(code=exitCode),
-            fix=_("the memory may have run out: close other programs, choose the processor, or a smaller box."),
-            original="\n".join(said[-40:]),
-            exitCode=exitCode,
-        )
+            cause, fix = errors[-1].split("error: ", 1)[1], ""
+        elif any(line.startswith("Traceback (") for line in said):  # nobody foresaw it: its last line names it
+            cause, fix = _("The computation broke off ({error})").format(error=said[-1]), _("see the log below.")
+        else:
+            cause = _("The computation ended without a result (exit code {code})").format(code=exitCode)
+            fix = _("the memory may have run out: close other programs, choose the processor, or a smaller box.")
+        return cls(cause=cause, fix=fix, original="\n".join(said[-40:]), exitCode=exitCode)

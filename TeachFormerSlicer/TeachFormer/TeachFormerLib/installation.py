@@ -145,7 +145,11 @@ def _installRest(packages, limits):
         _pip([*words, "--constraint", limits], packages)
         return
     try:
-        pip_ensure(words, constraints=limits, prompt_install=False, prompt_restart=False, requester="TeachFormer")
+        # Whoever calls this wants the packages, also under Slicer's --testing, where pip_ensure would do nothing.
+        pip_ensure(
+            words, constraints=limits, prompt_install=False, prompt_restart=False, requester="TeachFormer",
+            skip_in_testing=False,
+        )  # fmt: skip
     except Exception as error:
         raise _failed(packages, error) from error
 

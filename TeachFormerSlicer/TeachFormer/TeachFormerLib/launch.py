@@ -7,14 +7,28 @@ or a command of ``teachformer``.
 
 import json
 import sys
+import traceback
 from pathlib import Path
 
 
 def main(words):
-    """The exit code: 0 done, 1 some failed, 2 input, 3 install, 4 internal, 130 cancelled."""
+    """The exit code: 0 done, 1 some failed, 2 input, 3 install, 4 internal, 130 cancelled; an error is a sentence."""
     # This folder goes: names such as models or geometry are not for the whole process.
     sys.path[0] = words[0]
-    command, options = words[1], words[2:]
+    from TeachFormerCore.errors import as_teachformer_error
+
+    try:
+        return run(words[1], words[2:])
+    except Exception as error:
+        told = as_teachformer_error(error)
+        if told is not error:
+            traceback.print_exc()
+        print(f"error: {told}", flush=True)
+        return told.exit_code
+
+
+def run(command, options):
+    """Runs a command; its exit code."""
     if command == "job":
         return run_job(Path(options[0]))
     if command == "cases":
@@ -61,49 +75,31 @@ def run_batch(batch):
 
 
 def describe_devices():
-    """``{versions, devices: [{id, name, free_bytes}]}``; a GPU only where a small real operation ran on it."""
+    """``{versions, devices: [{id, name, free_bytes}], refused}``; a GPU only where a small real operation ran on it."""
     import platform
 
     from TeachFormerCore import __version__
-    from TeachFormerCore.devices import choose_device, free_memory
-    from TeachFormerCore.errors import InputError
+    from TeachFormerCore.devices import available_devices
     from TeachFormerCore.versions import installed_version
 
-    told = {"versions": {"TeachFormer": __version__, "Python": platform.python_version()}, "devices": []}
-    processor = platform.processor() or platform.machine()
-    for package in ("numpy", "SimpleITK", "safetensors", "openvino", "onnxruntime"):
-        told["versions"][package] = installed_version(package)
-    cpu = {"id": "cpu", "name": f"Processor ({processor})", "free_bytes": free_memory("cpu")}
-    try:
-        import torch
-    except Exception as error:  # also a broken installation is one where torch cannot compute
-        told["devices"], told["torch_fault"] = [cpu], f"{type(error).__name__}: {error}"
-        return told
-    told["versions"]["torch"] = torch.__version__
-    gpus = [f"cuda:{number}" for number in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
-    if getattr(torch.backends, "mps", None) and torch.backends.mps.is_available():
-        gpus.append("mps")
-    for name in gpus:
-        try:
-            choose_device(name)
-        except InputError as error:
-            told.setdefault("refused", []).append(str(error))
-            continue
-        called = torch.cuda.get_device_name(name) if name.startswith("cuda") else "Apple GPU"
-        told["devices"].append({"id": name, "name": called, "free_bytes": free_memory(name)})
-    told["devices"].append(cpu)
-    return told
+    versions = {"TeachFormer": __version__, "Python": platform.python_version()}
+    for package in ("numpy", "SimpleITK", "safetensors", "torch", "openvino", "onnxruntime"):
+        versions[package] = installed_version(package)
+    refused = []
+    found = available_devices(refused.append)
+    devices = [{"id": one.name, "name": one.description, "free_bytes": one.free_bytes} for one in found]
+    return {"versions": versions, "devices": devices, "refused": refused}
 
 
 def write_phantom(folder):
     """The synthetic case: CT.nrrd, PET.nrrd and label.nrrd."""
-    import SimpleITK as sitk
-
+    from TeachFormerCore.data.image import OutputFiles
     from TeachFormerCore.data.phantom import thigh_phantom
 
     phantom = thigh_phantom()
-    for name, image in {**phantom.images, "label": phantom.label}.items():
-        sitk.WriteImage(image, str(folder / f"{name}.nrrd"))
+    with OutputFiles() as files:
+        for name, image in {**phantom.images, "label": phantom.label}.items():
+            files.write_image(image, folder / f"{name}.nrrd")
     return 0
 
 

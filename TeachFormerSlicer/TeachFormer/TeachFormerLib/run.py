@@ -15,7 +15,7 @@ import slicer.util
 from slicer.i18n import tr as _
 
 from . import geometry, nrrd, results
-from .core import find_core, python_executable
+from .core import find_core
 from .failure import Failure
 from .runner import ProcessRunner, parse
 from .task import TIDY_S, Task, tidied
@@ -106,12 +106,16 @@ class SegmentationRun:
         elif self.running:
             self._end(CANCELLED)
 
-    def close(self):
-        """Ends the run for good and waits for it, for when the module goes."""
+    def abandon(self):
+        """Ends the run here and now; what is left of its process and folder goes by itself within 2 s."""
         if self._runner:
-            self._runner.close()
+            self._runner.cancel()
         if self.running:
             self._end(CANCELLED)
+
+    def close(self):
+        """Ends the run and waits until nothing is left of it, for when the module goes."""
+        self.abandon()
         self._tidying.wait(TIDY_S)
 
     def release(self):
@@ -213,12 +217,12 @@ class SegmentationRun:
         self.state = state
         self.seconds = time.monotonic() - self._started
         self._images = []
-        self._tidying = tidied(self._folder, self._task)
+        self._tidying = tidied(self._folder, self._task, self._runner)
 
 
 def launcher():
-    """The words that start a process of the core: interpreter, script, folder of TeachFormerCore."""
+    """The words that start a process of the core: interpreter (in Slicer, PythonSlicer), script, folder of the core."""
     folder = find_core()
     if folder is None:
         raise FileNotFoundError(_("TeachFormerCore was not found beside this module: install the extension again."))
-    return [python_executable() or sys.executable, Path(__file__).with_name("launch.py"), folder]
+    return [sys.executable, Path(__file__).with_name("launch.py"), folder]

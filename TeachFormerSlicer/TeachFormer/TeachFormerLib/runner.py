@@ -95,6 +95,11 @@ class ProcessRunner:
         timer.daemon = True
         timer.start()
 
+    def wait(self):
+        """Waits for the end of the process, for a thread that tidies up after it."""
+        if self._process is not None:
+            self._process.wait()
+
     def close(self):
         """Ends the process and waits for its end, for when the module or Slicer goes."""
         self.cancel()
@@ -111,10 +116,12 @@ class ProcessRunner:
 
     def _signal(self, name):
         if os.name == "nt":
-            # No signal reaches a process without a console; it is ended at once, and so are its children.
-            subprocess.run(
+            # No signal reaches a process without a console; it is ended at once, and so are its children. Started and
+            # not waited for: this is the window's thread.
+            subprocess.Popen(
                 ["taskkill", "/F", "/T", "/PID", str(self._process.pid)],
-                capture_output=True, check=False, creationflags=subprocess.CREATE_NO_WINDOW,
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                creationflags=subprocess.CREATE_NO_WINDOW,
             )  # fmt: skip
             return
         with contextlib.suppress(ProcessLookupError, PermissionError):

@@ -58,7 +58,7 @@ def loadPhantom(_source=None):
     """The phantom's CT and PET as volume nodes; the window stays alive meanwhile.
 
     Raises:
-        RuntimeError: it could not be computed; with the process's words.
+        RuntimeError: it took too long or could not be computed; with the process's words.
     """
     from .background import BackgroundCommand
 
@@ -69,9 +69,13 @@ def loadPhantom(_source=None):
             command.poll()
             slicer.app.processEvents()
             time.sleep(0.02)
+        late = command.running
         command.close()
-        if command.failure or command.exitCode != 0:
-            raise RuntimeError(command.failure.sentence if command.failure else _("The phantom took too long."))
+        if late:
+            told = _("The phantom took longer than {seconds} s: close other programs and try again.")
+            raise RuntimeError("\n".join([told.format(seconds=PHANTOM_TIMEOUT_S), *command.log]))
+        if command.failure:
+            raise RuntimeError(f"{command.failure.sentence}\n{command.failure.original}")
         return [
             slicer.util.loadVolume(str(Path(folder) / f"{name}.nrrd"), {"name": f"Phantom {name}"})
             for name in ("CT", "PET")

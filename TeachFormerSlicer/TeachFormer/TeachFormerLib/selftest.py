@@ -38,6 +38,7 @@ def checks():
         ("two runs in a row fill the same nodes", runsTwice),
         ("closing the scene ends a run", closingEndsTheRun),
         ("the CLI module segments", cliModuleSegments),
+        ("the CLI module segments a batch", cliModuleSegmentsABatch),
         ("the worker segments as a program", workerSegments),
     ]
 
@@ -395,16 +396,38 @@ def closingEndsTheRun():
     true(not found.busy, "nothing runs")
 
 
-def cliModuleSegments():
-    found = panel()
-    ct, pet = ready(found)
+def ranCli(**values):
+    """Runs the CLI module to its end; answers the label node that it filled."""
     module = getattr(slicer.modules, "teachformercli", None)
     true(module is not None, "the module TeachFormerCLI is loaded (add its folder to the additional module paths)")
     label = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "CLI label")
-    node = slicer.cli.runSync(module, None, {"ct": ct.GetID(), "pet": pet.GetID(), "output": label.GetID()})
+    node = slicer.cli.runSync(module, None, {**values, "output": label.GetID()})
     if node.GetStatus() & node.ErrorsMask:
         raise AssertionError(f"the CLI module failed:\n{node.GetErrorText()}\n{node.GetOutputText()}")
-    true(label.GetImageData() is not None and slicer.util.arrayFromVolume(label).sum() > 100, "the label has voxels")
+    true(label.GetImageData() is not None, f"Slicer loaded the label:\n{node.GetOutputText()}")
+    return label
+
+
+def cliModuleSegments():
+    ct, pet = ready(panel())
+    label = ranCli(ct=ct.GetID(), pet=pet.GetID())
+    true(slicer.util.arrayFromVolume(label).sum() > 100, "the label has voxels")
+
+
+def cliModuleSegmentsABatch():
+    """One case, from a table; the output volume that Slicer asks for comes back empty."""
+    from TeachFormerLib.background import BackgroundCommand
+
+    ready(panel())
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        finished(BackgroundCommand("phantom", folder))
+        table = folder / "cases.csv"
+        table.write_text("case,CT,PET\nphantom,CT.nrrd,PET.nrrd\n", encoding="utf-8")
+        label = ranCli(batchInput=str(table), batchOutput=str(folder / "results"))
+        found = sorted(file.name for file in (folder / "results").iterdir())
+        true({"phantom.nii.gz", "phantom.json", "summary.csv"} <= set(found), f"the results are there ({found})")
+    true(not slicer.util.arrayFromVolume(label).any(), "the output volume is empty")
 
 
 def workerSegments():

@@ -14,7 +14,6 @@ from vtk.util.numpy_support import numpy_to_vtk, numpy_to_vtkIdTypeArray, vtk_to
 
 from . import geometry, results
 from .background import BackgroundCommand
-from .failure import Failure
 from .results import labelmapName, surfaceName
 from .task import TIDY_S, Task, tidied
 
@@ -104,20 +103,21 @@ class SurfaceRun:
             self._command.poll()
             if self._command.running:
                 return
-            failure = self._command.failure
-            if self._command.exitCode != 0:  # also 1, which a batch has for cases that failed
-                failure = failure or Failure.ended(self._command.exitCode, self._command.log)
-            if failure:
-                self._fail(failure)
+            if self._command.failure:
+                self._fail(self._command.failure)
             else:
                 self.state, self._task = READING, Task(self._read, _("The surfaces could not be taken up"))
 
-    def close(self):
-        """Ends it, wherever it is."""
+    def abandon(self):
+        """Ends it here and now; what is left of its process and folder goes by itself within 2 s."""
         if self._command:
-            self._command.close()
+            self._command.stop()
         if self.running:
             self._end(FAILED)
+
+    def close(self):
+        """Ends it and waits until nothing is left of it, for when the module goes."""
+        self.abandon()
         self._task.wait(TIDY_S)
 
     def _write(self):
@@ -151,7 +151,7 @@ class SurfaceRun:
 
     def _end(self, state):
         self.state, self._segments = state, []
-        self._task = tidied(self._folder, self._task)
+        self._task = tidied(self._folder, self._task, self._command)
 
 
 def polyData(points, triangles, normals):

@@ -5,8 +5,8 @@ import threading
 
 from .failure import Failure
 
-# So long the end of the module waits for a temporary folder to go.
-TIDY_S = 1.0
+# So long the end of the module waits for a process to end, killed if need be, and for its temporary folder to go.
+TIDY_S = 2.0
 
 
 class Task:
@@ -36,11 +36,13 @@ class Task:
             self.failure = Failure.of(error, self._cause)
 
 
-def tidied(folder, task):
-    """The task that removes a folder as soon as another task has ended."""
+def tidied(folder, *users):
+    """The task that removes a folder as soon as all that use it have ended: tasks, processes, None for none."""
 
     def clear():
-        task.wait()
+        for user in users:
+            if user is not None:
+                user.wait()
         shutil.rmtree(folder, ignore_errors=True)
 
     return Task(clear, "")

@@ -86,6 +86,12 @@ class Curve:
         self.chart.SetTitle(_("Training"))
         self.chart.SetYAxisTitle(_("Loss, Dice"))
 
+    @classmethod
+    def inScene(cls):
+        """Whether a curve was asked for in this scene."""
+        charts = slicer.util.getNodesByClass("vtkMRMLPlotChartNode")
+        return any(node.GetAttribute("TeachFormer.curve") == cls.NAME for node in charts)
+
     def fill(self, columns):
         """Shows the figures; columns the run does not have are left out."""
         loss = lossColumn(columns)

@@ -83,17 +83,19 @@ class Panel:
             self.runSection.probe()
 
     def onSceneStartClose(self):
-        """Whatever runs, and what was said of it, belongs to the scene that goes."""
+        """A run, and what was said of it, belongs to the scene that goes; a batch or a training does not."""
         self.clearStatus()
         for section in self.sections:
-            section.close()
+            section.leaveScene()
         self.setParameters(None)
 
     def close(self):
         """The module goes, or is loaded anew."""
         self._closed = True
-        self.rest()
+        for section in self.sections:
+            section.close()
         self.onSceneStartClose()
+        self.rest()
 
     def setParameters(self, parameters):
         """Binds the controls to a parameter node; None unbinds them."""
@@ -197,13 +199,11 @@ class Panel:
 
     def tick(self):
         """Takes up what happened; the timer rests once there is nothing more to wait for."""
-        if self.parameters is None:
-            self.rest()
-            return
         waiting = [section.poll() for section in self.sections]
         if self._dirty:
             self._dirty = False
-            self._update()
+            if self.parameters is not None:
+                self._update()
         threaded = any(section.threaded for section in self.sections)
         self._timer.setInterval(THREADED_TICK_MS if threaded else TICK_MS)
         if threaded:

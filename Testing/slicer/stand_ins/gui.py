@@ -6,6 +6,7 @@ What a widget does beyond what the module uses is left out.
 
 import os
 import sys
+import time
 import types
 from pathlib import Path
 
@@ -148,6 +149,25 @@ def module_class(name):
     import importlib
 
     return getattr(importlib.import_module("TeachFormer"), name)
+
+
+def until(panel, condition, seconds=90.0, clock=time.perf_counter):
+    """Lets the window work until the condition holds; the longest tick by the clock, in seconds.
+
+    ``time.thread_time`` is the clock for what only computes, where other programs must not count.
+    """
+    import qt
+
+    longest, end = 0.0, time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"not within {seconds} s; the status line says: {panel.ui.statusLabel.text}"
+        qt.application.processEvents()
+        start = clock()
+        panel.tick()
+        longest = max(longest, clock() - start)
+        time.sleep(0.01)
+    panel.tick()
+    return longest
 
 
 def resources():

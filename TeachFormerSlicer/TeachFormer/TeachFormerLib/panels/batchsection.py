@@ -1,13 +1,17 @@
 """Many cases in the background, and the table of their states."""
 
-from pathlib import Path
+from itertools import islice
 
 import qt
 from slicer.i18n import tr as _
 
 from .. import installation
 from ..batch import BatchRun, stateOf
-from .section import Section, fillRow, setProgress, setText
+from .section import Section, fillRow, pathReason, setProgress, setText, showRows
+
+# Rows brought up to date in one tick: those of a large batch must not hold the window.
+ROWS_PER_TICK = 300
+ROWS_SEEN = 8
 
 
 class BatchSection(Section):
@@ -16,7 +20,7 @@ class BatchSection(Section):
     def __init__(self, panel):
         super().__init__(panel)
         self.batch = None
-        self._rows = {}
+        self._shown = {}  # what the table's rows show, per case
         self.ui.batchInputFolderButton.clicked.connect(self.onInputFolder)
         self.ui.batchInputTableButton.clicked.connect(self.onInputTable)
         self.ui.batchOutputButton.clicked.connect(self.onOutput)
@@ -24,6 +28,7 @@ class BatchSection(Section):
         self.ui.stopBatchButton.clicked.connect(self.onStop)
         self.ui.batchTable.horizontalHeader().setStretchLastSection(True)
         self.ui.batchTable.verticalHeader().setVisible(False)
+        showRows(self.ui.batchTable, ROWS_SEEN)
         setText(self.ui.batchStatus, "")
 
     @property
@@ -38,10 +43,9 @@ class BatchSection(Section):
         needed = installation.missing(model)
         if needed:
             return installation.sentence(needed) + "."
-        if not self.parameters.batchInput.strip():
-            return _("Choose the cases: a folder or a CSV file.")
-        if not Path(self.parameters.batchInput).exists():
-            return _("{path} does not exist.").format(path=self.parameters.batchInput)
+        reason = pathReason(self.parameters.batchInput, _("Choose the cases: a folder or a CSV file."))
+        if reason:
+            return reason
         if not self.parameters.batchOutput.strip():
             return _("Choose the folder for the results.")
         return ""
@@ -73,7 +77,7 @@ class BatchSection(Section):
             setattr(self.parameters, field, str(path))
 
     def onStart(self, *_args):
-        self._rows = {}
+        self._shown = {}
         self.ui.batchTable.setRowCount(0)
         self.batch = BatchRun(
             model=self.model,
@@ -83,6 +87,8 @@ class BatchSection(Section):
             device=self.parameters.device,
         )
         setText(self.ui.batchStatus, _("The batch is starting ..."))
+        if self.batch.failure:
+            self._ended()
         self.panel.touch()
 
     def onStop(self, *_args):
@@ -91,28 +97,32 @@ class BatchSection(Section):
             setText(self.ui.batchStatus, _("Stopping ..."))
 
     def poll(self):
-        if self.batch is None or self.batch.exitCode is not None or not (self.running or self.batch.failure):
+        batch = self.batch
+        if batch is None:
             return False
-        self.batch.poll()
-        self._fill()
-        if self.batch.running:
-            setProgress(self.ui.batchProgress, self.batch.progress, "%p %")
-            return True
-        self._ended()
-        return False
+        ending = batch.running
+        batch.poll()
+        filled = self._fill()
+        if batch.running:
+            setProgress(self.ui.batchProgress, batch.progress, "%p %")
+            if batch.comment and not batch.cancelled:
+                setText(self.ui.batchStatus, batch.comment)
+        elif ending:
+            self._ended()
+        return batch.running or filled
 
     def _fill(self):
-        table = self.ui.batchTable
-        for case, entry in self.batch.cases.items():
-            if self._rows.get(case, (None, None))[1] == entry:
-                continue
-            row = self._rows[case][0] if case in self._rows else len(self._rows)
-            if case not in self._rows:
-                table.setRowCount(row + 1)
-            self._rows[case] = (row, entry)
+        """Brings some rows of the table up to date; answers whether there were any to do."""
+        table, cases = self.ui.batchTable, enumerate(self.batch.cases.items())
+        changed = ((row, case, entry) for row, (case, entry) in cases if self._shown.get(case) is not entry)
+        part = list(islice(changed, ROWS_PER_TICK))
+        if part:
+            table.setRowCount(max(table.rowCount, part[-1][0] + 1))
+            showRows(table, ROWS_SEEN)
+        for row, case, entry in part:
+            self._shown[case] = entry
             fillRow(table, row, [case, *stateOf(entry)])
-        if self._rows and self.batch.running:
-            setText(self.ui.batchStatus, _("{count} cases so far.").format(count=len(self._rows)))
+        return bool(part)
 
     def _ended(self):
         batch = self.batch
@@ -123,7 +133,7 @@ class BatchSection(Section):
         elif batch.exitCode == 1:
             told = _("Done; some cases failed, the table names them.")
         else:
-            told = _("Done: {folder}").format(folder=self.parameters.batchOutput)
+            told = _("Done: {folder}").format(folder=batch.target)
         setText(self.ui.batchStatus, told)
         self.panel.showLog(batch.log)
         self.panel.touch()

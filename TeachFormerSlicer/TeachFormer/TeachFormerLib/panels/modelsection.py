@@ -5,7 +5,7 @@ import slicer.util
 from slicer.i18n import tr as _
 
 from ..background import BackgroundCommand
-from .section import Section, fillRow, setText
+from .section import Section, fillRow, setText, showRows
 
 
 class ModelSection(Section):
@@ -50,8 +50,7 @@ class ModelSection(Section):
                 if model.name == self.parameters.model:
                     table.selectRow(row)
             table.resizeColumnsToContents()
-            # As high as its rows, up to a handful.
-            table.setFixedHeight(30 + 30 * max(1, min(len(models), 5)))
+            showRows(table, most=5)
         finally:
             self._filling = False
 
@@ -114,6 +113,7 @@ class ModelSection(Section):
         done, self._import = self._import, None
         if done.failure:
             self.panel.say(done.failure.sentence)
+            self.panel.showLog(done.log)
         else:
             self.panel.refreshModels()
             self.panel.say(_("The model is in the list."))

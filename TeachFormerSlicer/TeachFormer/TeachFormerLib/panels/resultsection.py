@@ -72,13 +72,17 @@ class ResultSection(Section):
             self.panel.touch()
         return True
 
-    def close(self):
+    def leaveScene(self):
         if self._surfaces is not None:
-            self._surfaces.close()
+            self._surfaces.abandon()
             self._surfaces = None
         if self._table is not None:
             self.ui.statisticsTable.setMRMLTableNode(None)
         self._overlay = self._shown3D = self._table = None
+
+    def close(self):
+        if self._surfaces is not None:
+            self._surfaces.close()
 
     def onExport(self, *_args):
         file = qt.QFileDialog.getSaveFileName(self.panel.parent, _("Statistics as CSV"), "statistics.csv", "*.csv")

@@ -106,21 +106,22 @@ class RunSection(Section):
             self._install(wheelFolder=folder)
 
     def _install(self, wheelFolder):
-        self.install(installation.missing(self.model), wheelFolder)
-        self.probe()
-        self.panel.touch()
+        self.install(installation.missing(self.model), self.panel.say, wheelFolder)
 
-    def install(self, needed, wheelFolder=None):
-        """Asks, installs, and says what happened; answers whether all is there now."""
+    def install(self, needed, say, wheelFolder=None):
+        """Asks, installs, says what happened, and looks anew what computes; answers whether all is there now."""
         question = installation.sentence(needed) + ". " + _("Install now? Slicer waits meanwhile.")
         if not slicer.util.confirmOkCancelDisplay(question):
             return False
         try:
             installation.install(needed, wheelFolder)
         except installation.InstallationError as error:
-            self.panel.say(str(error))
+            say(str(error))
             return False
-        self.panel.say(_("Installed."))
+        finally:  # also where only a part has arrived
+            self.probe()
+            self.panel.touch()
+        say(_("Installed."))
         return True
 
     # --- the run
@@ -165,7 +166,7 @@ class RunSection(Section):
         if told:
             self.panel.devices = json.loads(told)
         else:  # the diagnostics say it; a run will tell more
-            said = "; ".join(probe.log[-3:]) or (probe.failure.sentence if probe.failure else "")
+            said = probe.failure.sentence if probe.failure else "; ".join(probe.log[-3:])
             self.panel.devices = {"versions": {}, "devices": [], "refused": [_("no answer") + f": {said}"]}
         self.panel.touch()
         return False
@@ -202,11 +203,15 @@ class RunSection(Section):
         self._steps = None
         self.panel.touch()
 
+    def leaveScene(self):
+        if self.run is not None:
+            self.run.abandon()
+            self.run.release()
+        self._steps = None
+
     def close(self):
         if self.run is not None:
             self.run.close()
-            self.run.release()
-        self._steps = None
         if self._probe is not None:
             self._probe.close()
             self._probe = None

@@ -1,6 +1,9 @@
 """What all sections have in common."""
 
+import os
+
 import qt
+from slicer.i18n import tr as _
 
 
 class Section:
@@ -37,8 +40,11 @@ class Section:
         """Whether a thread is at work, which the window has to give its turns."""
         return False
 
+    def leaveScene(self):
+        """Lets go of the scene and ends what works on it, without waiting; what needs no scene goes on."""
+
     def close(self):
-        """Ends what runs, for when the scene or the module goes."""
+        """Ends whatever runs and waits for it, for when the module goes."""
 
 
 def fillRow(table, row, texts, tip=""):
@@ -47,6 +53,19 @@ def fillRow(table, row, texts, tip=""):
         item = qt.QTableWidgetItem(text)
         item.setToolTip(tip or text)
         table.setItem(row, column, item)
+
+
+def showRows(table, most):
+    """Makes a table as high as its rows, up to so many of them."""
+    table.setFixedHeight(30 + 30 * max(1, min(table.rowCount, most)))
+
+
+def pathReason(path, choose):
+    """Why a path that was typed cannot be used, or an empty sentence; ``choose`` is what an empty path asks for."""
+    if not path.strip():
+        return choose
+    # Not Path.exists, which raises where a name is too long.
+    return "" if os.path.exists(path) else _("{path} does not exist.").format(path=path)
 
 
 def setText(label, text):

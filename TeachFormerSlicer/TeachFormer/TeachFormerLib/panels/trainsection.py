@@ -9,7 +9,7 @@ from slicer.i18n import tr as _
 from .. import installation
 from ..background import BackgroundCommand
 from ..training import METRICS_FILE, Curve, TrainingRun, readMetrics
-from .section import Section, setProgress, setText
+from .section import Section, pathReason, setProgress, setText
 
 
 class TrainSection(Section):
@@ -20,11 +20,13 @@ class TrainSection(Section):
         self.training = None
         self._export = None
         self._metrics = None  # size and time of the file that the curve shows
+        self._said = ""
         self.ui.trainDataButton.clicked.connect(self.onData)
         self.ui.trainConfigurationButton.clicked.connect(self.onConfiguration)
         self.ui.startTrainButton.clicked.connect(self.onStart)
         self.ui.stopTrainButton.clicked.connect(self.onStop)
         self.ui.showCurveButton.clicked.connect(self.onCurve)
+        self.ui.installTrainWheelsButton.clicked.connect(self.onInstallWheels)
         setText(self.ui.trainStatus, "")
 
     @property
@@ -34,13 +36,14 @@ class TrainSection(Section):
     def reason(self):
         """Why a training cannot be started, or an empty sentence."""
         parameters = self.parameters
-        if not parameters.trainData.strip() or not Path(parameters.trainData).exists():
-            return _("Choose the folder of the data set.")
-        if not Path(parameters.trainConfiguration).is_file():
-            return _("Choose a configuration file.")
-        if not parameters.trainRun.strip():
+        configuration = parameters.trainConfiguration
+        reason = pathReason(parameters.trainData, _("Choose the folder of the data set."))
+        reason = reason or pathReason(configuration, _("Choose a configuration file."))
+        if not reason and Path(configuration).is_dir():
+            return _("{path} is a folder: choose a configuration file.").format(path=configuration)
+        if not reason and not parameters.trainRun.strip():
             return _("Give the run a name.")
-        return ""
+        return reason
 
     def update(self):
         reason = self.reason()
@@ -51,8 +54,9 @@ class TrainSection(Section):
         self.ui.stopTrainButton.setEnabled(self.running)
         self.ui.showCurveButton.setEnabled(bool(self.parameters.trainRun.strip()))
         self.ui.trainProgress.setVisible(self.running)
-        if self.training is None:
-            setText(self.ui.trainStatus, reason)
+        self.ui.installTrainWheelsButton.setVisible(bool(installation.missingForTraining()))
+        told = [self._said, "" if self.running else reason]
+        setText(self.ui.trainStatus, " ".join(text for text in told if text))
 
     def onData(self, *_args):
         path = qt.QFileDialog.getExistingDirectory(self.panel.parent, _("Folder of the data set"))
@@ -64,26 +68,48 @@ class TrainSection(Section):
         if path:
             self.parameters.trainConfiguration = str(path)
 
+    def onInstallWheels(self, *_args):
+        folder = qt.QFileDialog.getExistingDirectory(self.panel.parent, _("Folder of wheels"))
+        if folder:
+            self.panel.runSection.install(installation.missingForTraining(), self._say, folder)
+
     def onStart(self, *_args):
         needed = installation.missingForTraining()
-        if needed and not self.panel.runSection.install(needed):
+        if needed and not self.panel.runSection.install(needed, self._say):
             return
-        parameters = self.parameters
-        self.training = TrainingRun(
-            configuration=parameters.trainConfiguration, data=parameters.trainData, run=parameters.trainRun.strip()
-        )
+        configuration = self.parameters.trainConfiguration
+        try:
+            self.training = TrainingRun(
+                configuration=configuration, data=self.parameters.trainData, run=self.parameters.trainRun.strip()
+            )
+        except (OSError, UnicodeDecodeError) as error:
+            self._say(
+                _("{path} could not be read as text ({error}): choose another configuration.").format(
+                    path=configuration, error=error
+                )
+            )
+            return
         self._metrics = None
-        setText(self.ui.trainStatus, _("The run is starting ..."))
+        self._say(_("The run is starting ..."))
+        if self.training.failure:
+            self._ended()
         self.panel.touch()
+
+    def _say(self, text):
+        """Puts a sentence into the status line of this section, where it stays until something else happens."""
+        self._said = text
+        setText(self.ui.trainStatus, text)
 
     def onStop(self, *_args):
         for process in (self.training, self._export):
             if process is not None and process.running:
                 process.stop()
-        setText(self.ui.trainStatus, _("Stopping ..."))
+        self._say(_("Stopping ..."))
 
     def onCurve(self, *_args):
-        curve = self._showCurve()
+        from TeachFormerCore.paths import runs_folder
+
+        curve = self._fillCurve(runs_folder() / self.parameters.trainRun.strip())
         plots = getattr(slicer.modules, "plots", None)
         if plots is not None:
             plots.logic().ShowChartInLayout(curve.chart)
@@ -92,62 +118,65 @@ class TrainSection(Section):
         if self._export is not None:
             return self._pollExport()
         training = self.training
-        if training is None or training.exitCode is not None or not (training.running or training.failure):
+        if training is None or not training.running:
             return False
         said = training.poll()
-        if said:
-            setText(self.ui.trainStatus, said[-1][-200:])
+        if said and not training.cancelled:
+            self._say(said[-1][-200:])
         self._followCurve()
         if training.running:
             setProgress(self.ui.trainProgress, training.progress, "%p %" if training.progress is not None else "")
-            return True
-        self._ended()
+        else:
+            self._ended()
         return True
 
     def _ended(self):
         training = self.training
         self.panel.showLog(training.log)
         if training.finished:
-            setText(self.ui.trainStatus, _("Trained. Making a model of the run ..."))
+            self._say(_("Trained. Making a model of the run ..."))
             self._export = BackgroundCommand("export", "--run", training.run)
         elif training.cancelled:
-            setText(self.ui.trainStatus, _("Stopped; 'Start or resume' goes on where it stopped."))
-        elif training.failure:
-            setText(self.ui.trainStatus, training.failure.sentence)
+            self._stopped()
+        else:
+            self._say(training.failure.sentence)
         self.panel.touch()
+
+    def _stopped(self):
+        self._say(_("Stopped; 'Start or resume' goes on where it stopped."))
 
     def _pollExport(self):
         self._export.poll()
         if self._export.running:
             return True
         done, self._export = self._export, None
-        if done.failure or done.exitCode != 0:
-            setText(self.ui.trainStatus, done.failure.sentence if done.failure else "\n".join(done.log[-3:]))
+        if done.cancelled:
+            self._stopped()
+        elif done.failure:
+            self._say(done.failure.sentence)
+            self.panel.showLog(done.log)
         else:
             self.panel.refreshModels()
-            setText(
-                self.ui.trainStatus,
-                _("Done: the model is in the list above. {said}").format(said=" ".join(done.log[-1:])),
-            )
+            self._say(_("Done: the model is in the list above. {said}").format(said=" ".join(done.log[-1:])))
         self.panel.touch()
         return False
 
     def _followCurve(self):
         """The curve follows the file once it was asked for; the file's size and time tell whether there is more."""
+        if self.parameters is None or not Curve.inScene():  # the first while a scene is closed
+            return
         file = self.training.folder / METRICS_FILE
         try:
             state = (file.stat().st_mtime_ns, file.stat().st_size)
         except OSError:
             return
-        if self._metrics not in (None, state):
-            self._showCurve()
-        self._metrics = state
+        if state != self._metrics:
+            self._metrics = state
+            self._fillCurve(self.training.folder)
 
-    def _showCurve(self):
-        from TeachFormerCore.paths import runs_folder
-
+    def _fillCurve(self, folder):
         curve = Curve()
-        curve.fill(readMetrics(runs_folder() / self.parameters.trainRun.strip() / METRICS_FILE))
+        curve.fill(readMetrics(folder / METRICS_FILE))
         return curve
 
     def close(self):
