@@ -51,6 +51,8 @@ def collect(study: str) -> None:
     """Makes a study's report, and keeps of each finished run what is small."""
     target, folder = RESULTS / study, runs_folder() / study
     finished = sorted(file.parent for file in folder.glob(f"*/{MANIFEST_FILE}"))
+    if not finished:
+        raise SystemExit(f"{folder} has no finished run: the report of {study} stays as it is.")
     names = {run.name for run in finished}
     earlier = [run for run in sorted((target / "runs").glob("*")) if run.name not in names]
     # The runs of a cross-validation may lie there before it was ever started as a whole.
