@@ -11,8 +11,8 @@ from ..card import Card
 from .interface import Runtime, UnsuitableError
 
 RUNTIMES = ("torch", "openvino", "onnx")
-# Seconds of CPU that S1 took for a window of 144^3, float32 or bfloat16 (docs/PERFORMANCE.md): the order in which
-# they are tried until ``teachformer bench`` has measured them on this machine.
+# Seconds of CPU that S1 took for a window of 144^3 where bfloat16 is native (AMX): the order in which they are tried
+# until ``teachformer bench`` has measured them on this machine. Without bfloat16 it is the same order.
 EXPECTED_SECONDS = {
     ("openvino", "bf16"): 1.2,
     ("openvino", "fp32"): 2.0,
