@@ -262,7 +262,7 @@ def _section(model: dict[str, Any]) -> list[str]:
         f"second time): {cold['seconds']:.1f} s, {cold['processor_seconds']:.1f} s of processor.",
     ]
     if model["refused"]:
-        lines += ["", "Not measured: " + "; ".join(model["refused"])]
+        lines += ["", "Not measured: " + " ".join(model["refused"])]
     return lines
 
 
