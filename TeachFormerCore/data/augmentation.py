@@ -28,6 +28,7 @@ class AugmentationConfig:
         shift: the anchor lies anywhere within this part of the patch around its centre, per axis (0..1).
         foreground: probability that the anchor is a labelled voxel rather than any voxel of the image.
         gain: largest relative change of a channel's contrast.
+        offset: largest shift of a channel's values, in normalised units; the background stays 0.
         noise: standard deviation of the added noise, in normalised units.
         channel_dropout: probability that the student's view lacks a channel (0, the normalised background, everywhere),
             per channel, never all of them: one student then serves every subset of its channels.
@@ -40,6 +41,7 @@ class AugmentationConfig:
     shift: float = 0.5
     foreground: float = 0.67
     gain: float = 0.1
+    offset: float = 0.0
     noise: float = 0.02
     channel_dropout: float = 0.0
 
@@ -61,6 +63,7 @@ class PatchDraw:
         kept: channels that the student sees. `sample_patch` leaves all of them in: whoever shows a view to the student
             blanks the others, and a teacher, whose knowledge of the full set is the point, sees the view whole.
         plane: which of the candidate slices of a volume a 2D view shows, 0..1.
+        offsets: added to what is not background, per channel.
     """
 
     cuts: tuple[tuple[float, float], ...]
@@ -74,6 +77,7 @@ class PatchDraw:
     noise_seed: int
     kept: tuple[bool, ...]
     plane: float = 0.5
+    offsets: tuple[float, ...] = ()
 
 
 def case_random(seed: int, epoch: int, case: str, *stream: int) -> np.random.Generator:
@@ -101,6 +105,7 @@ def draw_patch(
         noise_seed=int(random.integers(2**63)),
         kept=_draw_kept(random, config.channel_dropout, channels),
         plane=float(random.random()),
+        offsets=tuple(config.offset * random.uniform(-1, 1, channels)),
     )
 
 
@@ -185,6 +190,8 @@ def sample_patch(
 
     sampled = view(image, "bilinear")
     sampled *= torch.tensor(draw.gains, dtype=torch.float32).reshape(-1, *[1] * patch.size)
+    if any(draw.offsets):
+        sampled += torch.tensor(draw.offsets, dtype=torch.float32).reshape(-1, *[1] * patch.size) * (sampled != 0)
     if noise > 0:
         generator = torch.Generator().manual_seed(draw.noise_seed)
         sampled += noise * torch.randn(sampled.shape, generator=generator)

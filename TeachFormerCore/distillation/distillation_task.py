@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from ..networks import SegmentationNetwork
 from .attention_similarity import AttentionSimilarity
@@ -159,11 +159,18 @@ class DistillationTask(SegmentationTask):
         return terms
 
     def _teacher_weights(self) -> dict[int, float]:
-        """The weights of the teachers of this step by their numbers; drawn from torch's generator, seeded per step."""
+        """The weights of the teachers of this step by their numbers; drawn from torch's generator, seeded per step.
+
+        Of several processes the first one draws for all.
+        """
         weights = {number: teacher.weight for number, teacher in enumerate(self._teachers)}
         if not (self.training and self.drop_teacher):
             return weights
-        draws = torch.rand(len(weights)).tolist()
+        drawn = torch.rand(len(weights))
+        if distributed.is_available() and distributed.is_initialized():
+            drawn = drawn.to(next(self.parameters()).device)
+            distributed.broadcast(drawn, 0)
+        draws = drawn.tolist()
         luckiest = max(weights, key=draws.__getitem__)
         kept = {n: weight for n, weight in weights.items() if draws[n] >= self.drop_teacher or n == luckiest}
         share = sum(weights.values()) / sum(kept.values())

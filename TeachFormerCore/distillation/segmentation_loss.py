@@ -45,7 +45,7 @@ def focal_loss(logits: Tensor, label: Tensor, *, gamma: float = 2.0, smoothing: 
 
 
 def _focal(log_p: Tensor, gamma: float) -> Tensor:
-    # -expm1 keeps 1 - p exact for p near 1, and its power has no infinite gradient for the gammas in use.
+    # -expm1 keeps 1 - p exact for p near 1.
     return -((-torch.expm1(log_p)) ** gamma) * log_p
 
 
@@ -63,8 +63,9 @@ class SegmentationLoss(nn.Module):
         self, *, focal_gamma: float = 2.0, whole_batch_dice: bool = False, label_smoothing: float = 0.0
     ) -> None:
         super().__init__()
-        if focal_gamma < 0:
-            raise ValueError(f"focal_gamma must not be negative, it is {focal_gamma}.")
+        if not (focal_gamma == 0 or 1 <= focal_gamma < float("inf")):
+            # Below 1 the gradient of (1 - p)^gamma is infinite at p = 1.
+            raise ValueError(f"focal_gamma must be 0 or at least 1, it is {focal_gamma}.")
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing must be in 0..1 (1 excluded), it is {label_smoothing}.")
         self.focal_gamma = focal_gamma

@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,17 @@ import pytorch_lightning as lightning
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
+from ..errors import InputError
 from ..progress import Progress
 from .case_scores import CaseEvaluator
+from .divergence import stopped
 
 
 class Choice(Callback):
     """Looks at the choosing cases every few epochs; with patience, keeps the best weights and ends a stale training.
 
     The figure is L_SEG (Eq. 3) over whole cases, the paper's "validation loss". ``latest`` holds the figures of the
-    epoch that just ended, if it was one of those.
+    epoch that just ended, if it was one of those; ``stopped`` says that patience has ended the training.
     """
 
     def __init__(self, evaluator: CaseEvaluator, cases: Sequence[str], *, every: int, patience: int | None) -> None:
@@ -29,6 +32,7 @@ class Choice(Callback):
         self.best_loss = float("inf")
         self.best_epoch = -1
         self.best_weights: dict[str, Tensor] = {}
+        self.stopped = False
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         epoch = pl_module.epoch
@@ -39,6 +43,8 @@ class Choice(Callback):
         network = pl_module.task.student
         scores = [self.evaluator.score(network, case) for case in self.cases]
         loss = sum(score.loss for score in scores) / len(scores)
+        if not isfinite(loss):
+            raise stopped(f"The loss of the cases that choose became {loss:.6g} at step {pl_module.step}")
         self.latest = {"choice_loss": loss, "choice_dice": sum(score.mean_dice for score in scores) / len(scores)}
         if self.patience is None:
             return
@@ -46,14 +52,15 @@ class Choice(Callback):
             self.best_loss, self.best_epoch = loss, epoch
             self.best_weights = {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
         elif epoch - self.best_epoch >= self.patience:
-            trainer.should_stop = True
+            trainer.should_stop = self.stopped = True
 
     def state_dict(self) -> dict[str, Any]:
-        return {"loss": self.best_loss, "epoch": self.best_epoch, "weights": self.best_weights}
+        best = {"loss": self.best_loss, "epoch": self.best_epoch, "weights": self.best_weights}
+        return best | {"stopped": self.stopped}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best_loss, self.best_epoch = state_dict["loss"], state_dict["epoch"]
-        self.best_weights = state_dict["weights"]
+        self.best_weights, self.stopped = state_dict["weights"], state_dict["stopped"]
 
 
 class MetricsFile(Callback):
@@ -69,8 +76,13 @@ class MetricsFile(Callback):
             return
         kept: list[Mapping[str, Any]] = []
         if self.file.exists():
-            with self.file.open(newline="", encoding="utf-8") as stream:
-                kept = [row for row in csv.DictReader(stream) if int(row["epoch"]) < pl_module.epoch]
+            try:
+                with self.file.open(newline="", encoding="utf-8") as stream:
+                    kept = [row for row in csv.DictReader(stream) if int(row["epoch"]) < pl_module.epoch]
+            except (ValueError, KeyError, TypeError, csv.Error) as error:
+                raise InputError(
+                    f"{self.file} is damaged ({error}): remove it, and the run goes on without its figures so far."
+                ) from error
         self._write(kept, "w")
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:

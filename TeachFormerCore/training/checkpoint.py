@@ -14,7 +14,9 @@ import pytorch_lightning as lightning
 import torch
 from pytorch_lightning.callbacks import Callback
 
+from ..errors import InputError
 from .callbacks import Choice
+from .divergence import check_weights
 from .module import TrainingModule
 
 # Epochs of a few seconds and networks of a gigabyte: writing takes at most this part of the time.
@@ -29,6 +31,9 @@ class Checkpoint(Callback):
     Args:
         file: where it lies; it is never seen half-written.
         choice: whose state is part of it.
+
+    Raises:
+        InputError: it cannot be read.
     """
 
     def __init__(self, file: Path, choice: Choice) -> None:
@@ -37,7 +42,7 @@ class Checkpoint(Callback):
         self.state: dict[str, Any] | None = None
         self._next = 0.0  # on the monotonic clock; only how much is repeated after a kill depends on it
         if file.exists():
-            self.state = torch.load(file, weights_only=True, map_location="cpu")
+            self.state = read_checkpoint(file)
 
     @property
     def epoch(self) -> int:
@@ -49,15 +54,19 @@ class Checkpoint(Callback):
         """The optimiser steps done before it."""
         return self.state["step"] if self.state else 0
 
+    def restore(self, module: TrainingModule) -> None:
+        """Puts the task, the choice and the watch where they were; also where no step is left to do after it."""
+        if self.state is None:
+            return
+        module.task.load_state_dict(self.state["task"])
+        self.choice.load_state_dict(self.state["choice"])
+        module.watch.load_state_dict(self.state["watch"])
+
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         if self.state is None:
             return
-        assert isinstance(pl_module, TrainingModule)
-        pl_module.task.load_state_dict(self.state["task"])
         trainer.optimizers[0].load_state_dict(self.state["optimizer"])
         trainer.lr_scheduler_configs[0].scheduler.load_state_dict(self.state["schedule"])
-        self.choice.load_state_dict(self.state["choice"])
-        pl_module.watch.load_state_dict(self.state["watch"])
         self.state = None  # it holds as much memory as the network and the optimiser
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -65,6 +74,7 @@ class Checkpoint(Callback):
         if not trainer.is_global_zero or time.monotonic() < self._next or pl_module.watch.alarmed:
             return
         started = time.monotonic()
+        check_weights(pl_module.task, step=pl_module.step)
         state = {
             "epoch": pl_module.epoch + 1,
             "step": pl_module.step,
@@ -80,3 +90,21 @@ class Checkpoint(Callback):
         os.replace(temporary, self.file)
         finished = time.monotonic()
         self._next = finished + (finished - started) * (1 / SHARE_OF_TIME - 1)
+
+
+def read_checkpoint(file: Path) -> dict[str, Any]:
+    """The state of a run; nothing in it is unpickled.
+
+    Raises:
+        InputError: it is damaged, or no checkpoint of this program.
+    """
+    try:
+        state = torch.load(file, weights_only=True, map_location="cpu")
+        if not {"epoch", "step", "task", "optimizer", "schedule", "choice", "watch"} <= set(state):
+            raise KeyError("it lacks a part")
+    except Exception as error:  # whatever torch raises for bytes that are no checkpoint
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"The checkpoint {file} cannot be read ({reason}): remove it, and the run begins anew."
+        ) from error
+    return state  # type: ignore[no-any-return]

@@ -20,8 +20,10 @@ def parse_config(command: str, argv: Sequence[str]) -> TrainConfig:
         MissingDependencyError: jsonargparse is not installed.
     """
     parser = new_parser(prog=f"teachformer {command}", description="Any key of the configuration is an option.")
-    parsed = parser.parse_args(list(argv))
-    values = dict(vars(parser.instantiate(parsed)))
+    try:
+        values = dict(vars(parser.instantiate(parser.parse_args(list(argv)))))
+    except Exception as error:  # what the parser does not foresee, e.g. a file that is no text
+        raise InputError(f"The configuration cannot be used: {' '.join(str(error).split())[:300]}.") from error
     files = values.pop("config", None)
     return found_splits(TrainConfig(**values), files)
 

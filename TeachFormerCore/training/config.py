@@ -1,6 +1,8 @@
 """The configuration of a training: one typed YAML, checked before anything starts."""
 
 from dataclasses import dataclass, field
+from math import inf
+from pathlib import Path
 from typing import Any, Literal
 
 from ..data.augmentation import AugmentationConfig
@@ -28,6 +30,15 @@ class LossConfig:
     label_smoothing: float = 0.0
     self_distillation: float = 0.3
     self_distillation_detach: Literal["skips", "refined"] | None = None
+
+    def problems(self) -> list[tuple[bool, str]]:
+        """What must hold, and the words where it does not."""
+        weights = (self.dice, self.focal, self.self_distillation)
+        gamma = self.focal_gamma
+        return [
+            (all(0 <= weight < inf for weight in weights), "the weights in loss must not be negative, and finite"),
+            (gamma == 0 or 1 <= gamma < inf, "loss.focal_gamma must be 0 (cross-entropy) or at least 1"),
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +114,7 @@ class OptimiserConfig:
         learning_rate: at the first step.
         weight_decay: L2 penalty in the gradient, on all parameters.
         momentum: of SGD.
+        epsilon: of Adam, added to the root of the second moment.
         power: of the polynomial decay.
     """
 
@@ -110,7 +122,18 @@ class OptimiserConfig:
     learning_rate: float = 1e-3
     weight_decay: float = 1e-4
     momentum: float = 0.99
+    epsilon: float = 1e-8
     power: float = 0.9
+
+    def problems(self) -> list[tuple[bool, str]]:
+        """What must hold, and the words where it does not."""
+        return [
+            (0 < self.learning_rate < inf, "optimiser.learning_rate must be positive, and finite"),
+            (0 <= self.weight_decay < inf, "optimiser.weight_decay must not be negative, and finite"),
+            (self.name != "sgd" or 0 < self.momentum < 1, "optimiser.momentum must lie between 0 and 1"),
+            (0 < self.epsilon < inf, "optimiser.epsilon must be positive, and finite"),
+            (0 <= self.power < inf, "optimiser.power must not be negative, and finite"),
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,8 +212,15 @@ class TrainConfig:
             ((self.max_steps or self.max_epochs or 1) > 0, "max_steps and max_epochs must be positive"),
             (self.fold == "all" or self.splits is not None, "a numbered fold needs splits, a splits_final.json"),
             (self.batch_size > 0 and self.check_every > 0, "batch_size and check_every must be positive"),
-            (all(teacher.weight > 0 for teacher in self.teachers), "the weight of a teacher must be positive"),
-            (self.distillation.temperature > 0, "distillation.temperature must be positive"),
+            (self.seed >= 0 and self.workers >= 0, "seed and workers must not be negative"),
+            (bool(self.run.strip()) and ".." not in Path(self.run).parts, "run must name a folder, without '..'"),
+            *self.loss.problems(),
+            *self.optimiser.problems(),
+            (
+                all(0 < one.weight < inf for one in self.teachers),
+                "the weight of a teacher must be positive, and finite",
+            ),
+            (0 < self.distillation.temperature < inf, "distillation.temperature must be positive, and finite"),
             (
                 not (self.compile and self.distillation.balancing == "gradient"),
                 "distillation.balancing takes several gradients of one pass, which 'compile' forbids: set it to false",

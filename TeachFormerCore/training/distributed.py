@@ -3,7 +3,8 @@
     torchrun --nproc_per_node 4 -m TeachFormerCore train --config FILE
 
 Each process sees its part of a batch of ``batch_size`` views and the gradients are averaged, so that the losses, which
-are means over the views, and the weights are those of one process within rounding. Dropout draws differ.
+are means over the views, and the weights are those of one process within rounding. Dropout draws differ. What depends
+on the batch as a whole is taken over all processes, or refused.
 """
 
 import contextlib
@@ -13,11 +14,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import torch
-from torch import distributed
+from torch import distributed, nn
 
 from ..errors import InputError
 from .config import TrainConfig
 
+BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 LONGEST_WAIT = timedelta(hours=6)  # for the first process to prepare the data, or to score the val cases
 
 
@@ -76,13 +78,12 @@ def join_world(config: TrainConfig) -> World:
     size = int(os.environ.get("WORLD_SIZE", 1)) if distributed.is_torchelastic_launched() else 1
     if size == 1:
         return World()
-    share = config.batch_size // size
     problems = [
         (config.batch_size % size == 0, f"batch_size {config.batch_size} cannot be divided by {size} processes"),
         (not config.loss.whole_batch_dice, "loss.whole_batch_dice needs the whole batch in one process"),
         (
-            share > 1 or not (config.teachers and config.distillation.shuffle_teachers),
-            "distillation.shuffle_teachers needs at least two views per process",
+            not (config.teachers and config.distillation.shuffle_teachers),
+            "distillation.shuffle_teachers needs the whole batch in one process",
         ),
     ]
     for holds, sentence in problems:
@@ -97,3 +98,16 @@ def join_world(config: TrainConfig) -> World:
         local_rank=int(os.environ["LOCAL_RANK"]),
         local_size=int(os.environ["LOCAL_WORLD_SIZE"]),
     )
+
+
+def check_network(network: nn.Module, device: torch.device, world: World) -> None:
+    """Refuses what PyTorch cannot share among processes.
+
+    Raises:
+        InputError: batch normalisation on processors, where each process would normalise its own share.
+    """
+    if world.size > 1 and device.type == "cpu" and any(isinstance(part, BATCH_NORM) for part in network.modules()):
+        raise InputError(
+            "This training cannot run data-parallel: the network has batch normalisation, which is shared among GPUs "
+            "only. Run it in one process."
+        )

@@ -49,7 +49,7 @@ class Entries:
             tensors, digest = _load(self.file(name))
         except (OSError, SafetensorError):
             return False
-        return digest == _digest(tensors)
+        return digest == _digest(tensors, of=name)
 
     def read(self, name: str) -> dict[str, Tensor]:
         """An entry that was found sound before; hashing it at every step would cost what the cache saves.
@@ -70,7 +70,7 @@ class Entries:
         self.folder.mkdir(parents=True, exist_ok=True)
         if not (self.folder / KEY_FILE).exists():
             write_whole(self.folder / KEY_FILE, json.dumps(self.key, indent=1))
-        write_tensors(self.file(name), tensors, digest=True)
+        write_tensors(self.file(name), tensors, digest_of=name)
 
     def size(self, names: list[str]) -> int:
         """Bytes on disk of those entries that are there."""
@@ -88,13 +88,13 @@ class Entries:
                 continue
 
 
-def write_tensors(file: Path, tensors: Mapping[str, Tensor], *, digest: bool = False) -> None:
-    """Writes tensors of any device as safetensors, a whole file or none; with ``digest``, with their hash."""
+def write_tensors(file: Path, tensors: Mapping[str, Tensor], *, digest_of: str | None = None) -> None:
+    """Writes tensors of any device as safetensors, a whole file or none; with the hash of an entry of that name."""
     # Clones: a submodule that several parents share (MDViT's position encodings) has several names and one memory.
     plain = {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        save_file(plain, temporary, metadata={DIGEST: _digest(plain)} if digest else None)
+        save_file(plain, temporary, metadata={DIGEST: _digest(plain, of=digest_of)} if digest_of else None)
         os.replace(temporary, file)
     finally:
         temporary.unlink(missing_ok=True)
@@ -106,8 +106,9 @@ def _load(file: Path) -> tuple[dict[str, Tensor], str]:
         return {name: stream.get_tensor(name) for name in stream.keys()}, digest  # noqa: SIM118
 
 
-def _digest(tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
+def _digest(tensors: Mapping[str, Tensor], *, of: str) -> str:
+    """Of the content and the entry's name: one in another's place is not sound."""
+    digest = hashlib.sha256(f"{of};".encode())
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())

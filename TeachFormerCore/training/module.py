@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..distillation.task import SegmentationTask
 from .config import OptimiserConfig
-from .divergence import DivergenceWatch
+from .divergence import DivergenceWatch, check_gradient
 
 
 class TrainingModule(lightning.LightningModule):
@@ -47,6 +47,7 @@ class TrainingModule(lightning.LightningModule):
         self.first_step = first_step
         self.rank = rank
         self.watch = DivergenceWatch()
+        self._batch: Sequence[Any] = ()
 
     @property
     def epoch(self) -> int:
@@ -63,6 +64,7 @@ class TrainingModule(lightning.LightningModule):
 
     def training_step(self, batch: Sequence[Any], batch_index: int) -> Tensor:
         """The loss of a batch: the arguments of the task in their order."""
+        self._batch = batch
         terms = self.task(*batch)
         values = torch.stack([term.detach() for term in terms.values()]).tolist()
         self.watch.look(dict(zip(terms, values, strict=True)), step=self.step)
@@ -74,6 +76,9 @@ class TrainingModule(lightning.LightningModule):
         )
         return torch.stack(list(terms.values())).sum()
 
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        check_gradient(self.task.parameters(), lambda: self.task(*self._batch), step=self.step)
+
     def configure_optimizers(self) -> dict:  # type: ignore[type-arg, override]
         settings = self.optimiser
         common: dict[str, Any] = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
@@ -81,7 +86,8 @@ class TrainingModule(lightning.LightningModule):
         if settings.name == "sgd":
             optimiser = torch.optim.SGD(self.task.parameters(), momentum=settings.momentum, nesterov=True, **common)
         else:
-            optimiser = torch.optim.Adam(self.task.parameters(), fused=has_fused_adam(self.device), **common)
+            fused = has_fused_adam(self.device)
+            optimiser = torch.optim.Adam(self.task.parameters(), eps=settings.epsilon, fused=fused, **common)
         schedule = torch.optim.lr_scheduler.PolynomialLR(optimiser, total_iters=self.steps, power=settings.power)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

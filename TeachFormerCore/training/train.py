@@ -27,7 +27,8 @@ from .case_scores import case_evaluator
 from .checkpoint import Checkpoint
 from .config import TrainConfig
 from .datasource import kept_out_data, prepared_data
-from .distributed import World, join_world
+from .distributed import World, check_network, join_world
+from .divergence import check_weights
 from .entries import write_tensors
 from .final_scores import score_kept_out_cases, score_val_cases
 from .module import TrainingModule
@@ -76,6 +77,7 @@ def train(config: TrainConfig) -> Path:
     evaluator = case_evaluator(config, prepared, device)
     torch.manual_seed(config.seed)
     network = new_network(config, classes=classes, device=device)
+    check_network(network, device, world)
     teachers, teacher_records = load_teachers(
         config, prepared=prepared, split=split, classes=classes, device=device, kept_out=kept_out
     )
@@ -116,13 +118,16 @@ def train(config: TrainConfig) -> Path:
         first_step=checkpoint.step,
         rank=world.rank,
     )
+    checkpoint.restore(module)
     started = time.monotonic()
-    _fit(module, loader, config, folder, device, evaluator.bf16, choice, checkpoint, world)
+    if module.step < steps and not choice.stopped:
+        _fit(module, loader, config, folder, device, evaluator.bf16, choice, checkpoint, world)
     seconds = time.monotonic() - started
 
     if not world.is_main:
         world.wait()
         return folder
+    check_weights(task, step=module.step)
     network.to(device)
     if choice.best_weights:
         network.load_state_dict(choice.best_weights)

@@ -135,6 +135,9 @@ def test_intensity_changes_leave_the_background_alone_without_noise() -> None:
     sampled, _ = view(image, label, replace(PLAIN, gains=(1.1,)))
     assert sampled[0, 4, 4, 4] == pytest.approx(1.1, abs=1e-5)
     assert (sampled[0] == 0).sum() > 700
+    shifted, _ = view(image, label, replace(PLAIN, gains=(1.1,), offsets=(0.25,)))
+    assert shifted[0, 4, 4, 4] == pytest.approx(1.35, abs=1e-5)
+    assert ((shifted[0] == 0) == (sampled[0] == 0)).all()
 
 
 def test_two_dimensions() -> None:

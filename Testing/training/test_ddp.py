@@ -15,8 +15,14 @@ import yaml
 from safetensors.torch import load_file
 
 from TeachFormerCore.errors import InputError
-from TeachFormerCore.training.config import LossConfig, OptimiserConfig, TrainConfig
-from TeachFormerCore.training.distributed import World, join_world
+from TeachFormerCore.training.config import (
+    DistillationConfig,
+    LossConfig,
+    OptimiserConfig,
+    TeacherConfig,
+    TrainConfig,
+)
+from TeachFormerCore.training.distributed import World, check_network, join_world
 from TeachFormerCore.training.train import train
 from TeachFormerCore.training.views import EpochOrder
 
@@ -44,6 +50,10 @@ def test_the_shares_of_two_processes_are_the_batches_of_one() -> None:
     [
         ({"batch_size": 3}, "cannot be divided by 2"),
         ({"loss": LossConfig(whole_batch_dice=True)}, "needs the whole batch"),
+        (
+            {"teachers": [TeacherConfig(run="t")], "distillation": DistillationConfig(shuffle_teachers=True)},
+            "shuffle_teachers needs the whole batch",
+        ),
     ],
 )
 def test_what_cannot_be_shared_is_refused(
@@ -56,12 +66,25 @@ def test_what_cannot_be_shared_is_refused(
         join_world(config(**changes))
 
 
+def test_batch_normalisation_on_processors_is_refused() -> None:
+    network, cpu = torch.nn.Sequential(torch.nn.BatchNorm3d(2)), torch.device("cpu")
+    check_network(network, cpu, World())
+    check_network(network, torch.device("cuda"), World(size=2))
+    with pytest.raises(InputError, match="batch normalisation, which is shared among GPUs only"):
+        check_network(network, cpu, World(size=2))
+
+
 @pytest.mark.full
-def test_two_processes_give_the_weights_of_one(config: Make, tmp_path: Path) -> None:
+@pytest.mark.parametrize("taught", [False, True])
+def test_two_processes_give_the_weights_of_one(config: Make, tmp_path: Path, taught: bool) -> None:
     """A network without dropout, and an optimiser that does not blow rounding up as Adam's first steps do."""
     network = {"network": "ux_net", "network_arguments": {"widths": (4, 8, 12, 16), "hidden_size": 16}}
     equal = {**network, "max_steps": 6, "check_every": 1, "patience": 50, "precision": "fp32", "batch_size": 2}
     equal["optimiser"] = OptimiserConfig(name="sgd", learning_rate=1e-2)
+    if taught:  # what draws teachers and balances their terms looks at the batch as a whole
+        runs = [train(config(run=str(tmp_path / f"teacher{n}"), seed=n, **network, max_steps=2)) for n in range(2)]
+        equal["teachers"] = [TeacherConfig(run=str(run)) for run in runs]
+        equal["distillation"] = DistillationConfig(mode="balanced", balancing="gradient", drop_teacher=0.5)
     one = train(config(run=str(tmp_path / "one"), **equal))
     file = tmp_path / "two.yaml"
     two = tmp_path / "two"
@@ -80,7 +103,8 @@ def test_two_processes_give_the_weights_of_one(config: Make, tmp_path: Path) -> 
     assert json.loads((two / "manifest.json").read_text(encoding="utf-8"))["processes"] == 2
     ours, theirs = (load_file(folder / "weights.safetensors") for folder in (one, two))
     for name, value in ours.items():
-        torch.testing.assert_close(value, theirs[name], rtol=1e-3, atol=2e-5)
+        # The balance multiplies rounding by its scales; a share of its own per process was 0.03 and more.
+        torch.testing.assert_close(value, theirs[name], rtol=1e-3, atol=2e-4 if taught else 2e-5)
     figures = []
     for folder in (one, two):
         with (folder / "metrics.csv").open(newline="", encoding="utf-8") as stream:

@@ -1,6 +1,7 @@
 """A loss that runs away is stopped by name, one that only stumbles is not, and the last good checkpoint stays."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from TeachFormerCore.distillation import segmentation_loss
 from TeachFormerCore.errors import TeachFormerError
 from TeachFormerCore.training import checkpoint, divergence
-from TeachFormerCore.training.config import TrainConfig
+from TeachFormerCore.training.config import OptimiserConfig, TrainConfig
 from TeachFormerCore.training.divergence import FIRST_STEPS, LIMIT, MULTIPLE, STEPS_ABOVE, DivergenceWatch
 from TeachFormerCore.training.train import train
 
@@ -92,3 +93,49 @@ def test_a_diverging_run_keeps_its_last_good_checkpoint(
         kept = torch.load(Path(configuration.run) / "checkpoints" / "last.ckpt", weights_only=True)
         assert kept["step"] == 6
     assert not (Path(configuration.run) / "manifest.json").exists()
+
+
+def test_a_gradient_that_is_not_finite_is_found_before_it_moves_the_weights(
+    config: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The square root of 0 is 0, and has no slope."""
+    plain, calls = segmentation_loss.focal_loss, iter(range(1000))
+
+    def pointed(logits: torch.Tensor, *arguments: torch.Tensor, **options: float) -> torch.Tensor:
+        more = (0 * logits.sum()).sqrt() if next(calls) >= 3 else 0
+        return plain(logits, *arguments, **options) + more
+
+    monkeypatch.setattr(segmentation_loss, "focal_loss", pointed)
+    configuration = config(check_every=1000)
+    with pytest.raises(TeachFormerError, match="The gradient of the loss term 'focal' is not finite at step 3: the"):
+        train(configuration)
+    assert torch.load(Path(configuration.run) / "checkpoints" / "last.ckpt", weights_only=True)["step"] == 2
+
+
+@pytest.mark.parametrize(
+    ("steps", "told"),
+    [(1, "The loss of the cases that choose became nan at step 1"), (2, "The weights '.*' reach .* after step 1")],
+)
+def test_the_last_step_of_an_epoch_or_run_is_looked_at_too(
+    config: Callable[..., TrainConfig], steps: int, told: str
+) -> None:
+    """No loss comes after it that would tell; a batch of 5 makes every step an epoch."""
+    optimiser = OptimiserConfig(name="sgd", learning_rate=1e30)
+    configuration = config(optimiser=optimiser, max_steps=steps, batch_size=5, check_every=1000)
+    with pytest.raises(TeachFormerError, match=told):
+        train(configuration)
+    assert not (Path(configuration.run) / "checkpoints").exists()
+    assert not (Path(configuration.run) / "manifest.json").exists()
+
+
+def test_a_choice_that_is_not_finite_stops(config: Callable[..., TrainConfig], monkeypatch: pytest.MonkeyPatch) -> None:
+    from TeachFormerCore.training.case_scores import CaseEvaluator
+
+    plain = CaseEvaluator.score
+
+    def no_number(*given: object, **options: object) -> object:
+        return replace(plain(*given, **options), loss=float("nan"))
+
+    monkeypatch.setattr(CaseEvaluator, "score", no_number)
+    with pytest.raises(TeachFormerError, match="The loss of the cases that choose became nan at step 2"):
+        train(config())

@@ -82,3 +82,11 @@ def test_a_full_disk_leaves_nothing_behind(entries: Entries, monkeypatch: pytest
     with pytest.raises(OSError, match="No space"):
         entries.write("P1_0", CONTENT)
     assert {file.name for file in entries.folder.iterdir()} == {"key.json", "P0_0.safetensors"}
+
+
+def test_an_entry_in_another_s_place_is_not_sound(entries: Entries) -> None:
+    for number, name in enumerate(("a", "b")):
+        entries.write(name, {"x": torch.full((3,), float(number))})
+    entries.file("a").write_bytes(entries.file("b").read_bytes())
+    assert not entries.is_sound("a")
+    assert entries.is_sound("b")

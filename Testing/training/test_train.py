@@ -20,7 +20,8 @@ from safetensors.torch import load_file
 
 from TeachFormerCore.data.splits import tune_patients
 from TeachFormerCore.errors import InputError, TeachFormerError
-from TeachFormerCore.training.config import OptimiserConfig, TrainConfig
+from TeachFormerCore.training import checkpoint
+from TeachFormerCore.training.config import DistillationConfig, LossConfig, OptimiserConfig, TeacherConfig, TrainConfig
 from TeachFormerCore.training.module import TrainingModule
 from TeachFormerCore.training.train import train
 
@@ -161,6 +162,54 @@ def test_kill_9_at_any_moment_then_the_same_weights(config: Make, tmp_path: Path
     ).read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("stopping", ["steps", "patience"])
+def test_a_run_that_broke_off_while_scoring_ends_as_if_it_had_not(
+    config: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stopping: str
+) -> None:
+    """Its checkpoint is of the last step, and of the end that patience has made: nothing is left to train."""
+    monkeypatch.setattr(checkpoint, "SHARE_OF_TIME", 1.0)  # after each epoch
+    chosen: dict = {"max_steps": 6}
+    if stopping == "patience":
+        chosen = {"max_steps": 200, "patience": 1, "optimiser": OptimiserConfig(learning_rate=0.05)}
+    undisturbed = train(config(run=str(tmp_path / "undisturbed"), **chosen))
+    broken = config(run=str(tmp_path / "broken"), **chosen)
+
+    def break_off(*_given: object) -> None:
+        raise InputError("the disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("TeachFormerCore.training.train.score_val_cases", break_off)
+        with pytest.raises(InputError, match="the disk is full"):
+            train(broken)
+    train(broken)
+    ours, theirs = (load_file(run / "weights.safetensors") for run in (undisturbed, tmp_path / "broken"))
+    for name, value in ours.items():
+        assert torch.equal(value, theirs[name]), name
+    steps = [json.loads((tmp_path / run / "manifest.json").read_text())["steps"] for run in ("undisturbed", "broken")]
+    assert steps[0] == steps[1]
+    assert (steps[0] < 200) == (stopping == "patience") or steps[0] == 6
+    for name in ("metrics.csv", "per_case.csv"):
+        assert (tmp_path / "broken" / name).read_text() == (undisturbed / name).read_text()
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", "cut"])
+def test_a_damaged_checkpoint_is_named(config: Make, content: bytes | str) -> None:
+    folder = train(config())
+    (folder / "manifest.json").unlink()
+    file = folder / "checkpoints" / "last.ckpt"
+    file.write_bytes(file.read_bytes()[:-500] if isinstance(content, str) else content)
+    with pytest.raises(InputError, match=r"last.ckpt cannot be read \(.*remove it, and the run begins anew"):
+        train(config())
+
+
+def test_damaged_figures_are_named(config: Make) -> None:
+    folder = train(config())
+    (folder / "manifest.json").unlink()
+    (folder / "metrics.csv").write_bytes(b"epoch,step\n\xff\xfe,x\n")
+    with pytest.raises(InputError, match=r"metrics.csv is damaged .* remove it"):
+        train(config())
+
+
 def test_ctrl_c_ends_with_130_and_without_a_result(config: Make, tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text(yaml.safe_dump(asdict(config(max_steps=2000))))
@@ -190,6 +239,20 @@ def test_ctrl_c_ends_with_130_and_without_a_result(config: Make, tmp_path: Path)
         ({"splits": None}, "needs splits"),
         ({"spacing": [1.0, 0.0, 1.0]}, "three positive numbers"),
         ({"fold": "all", "protocol": "paper"}, "no"),
+        ({"seed": -1}, "seed and workers"),
+        ({"workers": -1}, "seed and workers"),
+        ({"run": " "}, "run must name a folder"),
+        ({"run": "../../elsewhere"}, "run must name a folder"),
+        ({"optimiser": OptimiserConfig(learning_rate=float("nan"))}, "learning_rate must be positive"),
+        ({"optimiser": OptimiserConfig(learning_rate=-1e-3)}, "learning_rate must be positive"),
+        ({"optimiser": OptimiserConfig(weight_decay=-1.0)}, "weight_decay must not be negative"),
+        ({"optimiser": OptimiserConfig(name="sgd", momentum=0.0)}, "momentum must lie between"),
+        ({"optimiser": OptimiserConfig(power=-2.0)}, "power must not be negative"),
+        ({"loss": LossConfig(dice=float("inf"))}, "weights in loss"),
+        ({"loss": LossConfig(focal_gamma=0.5)}, "focal_gamma must be 0"),
+        ({"loss": LossConfig(focal_gamma=-1.0)}, "focal_gamma must be 0"),
+        ({"distillation": DistillationConfig(temperature=float("inf"))}, "temperature must be positive"),
+        ({"teachers": [TeacherConfig(run="t", weight=float("nan"))]}, "weight of a teacher"),
     ],
 )
 def test_configurations_that_cannot_be_right(config: Make, changes: dict, reason: str) -> None:
