@@ -201,6 +201,8 @@ def test_a_damaged_graph_is_left_for_torch_or_refused(model: Path, monkeypatch, 
 
 
 def test_a_gpu_that_is_passed_over_is_told_of(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtimes, "choose_device", lambda name: torch.device("cpu"))
+    monkeypatch.setattr(runtimes, "gpu_is_possible", lambda: False)
     assert Predictor(tiny_model).notices == ()
     monkeypatch.setattr(runtimes, "gpu_is_possible", lambda: True)
     (notice,) = Predictor(tiny_model).notices
