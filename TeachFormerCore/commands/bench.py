@@ -136,11 +136,11 @@ def with_graphs(model: Path, folder: Path) -> Path:
     from ..inference.runtimes import onnx_runtime, openvino_runtime
 
     card = read_card(model)
-    wanted = {"openvino": ("openvino", openvino_runtime.GRAPH), "onnx": ("onnx", onnx_runtime.GRAPH)}
+    lacking = {"openvino": not openvino_runtime.graph_of(card), "onnx": onnx_runtime.GRAPH not in card["files"]}
     missing = [
         name
-        for name, (package, graph) in wanted.items()
-        if graph not in card["files"] and importlib.util.find_spec(package) and importlib.util.find_spec("torch")
+        for name, lacks in lacking.items()
+        if lacks and importlib.util.find_spec(name) and importlib.util.find_spec("torch")
     ]
     if not missing:
         return model

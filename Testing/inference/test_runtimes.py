@@ -303,6 +303,25 @@ def test_a_model_with_a_graph_is_checked_and_imported_without_torch(model: Path,
     assert [folder.name for folder in (tmp_path / "models").iterdir()] == [read_card(model)["name"]]
 
 
+@pytest.mark.parametrize(("runtime", "blocked"), [("openvino", "onnxruntime"), ("onnx", "openvino")])
+def test_the_shipped_model_needs_no_torch_either(tmp_path: Path, runtime: str, blocked: str) -> None:
+    """Its one graph, ONNX's, serves both."""
+    phantom = thigh_phantom()
+    for name, image in phantom.images.items():
+        sitk.WriteImage(image, str(tmp_path / f"{name}.nrrd"))
+    words = [*("--input", f"CT={tmp_path / 'CT.nrrd'}", "--input", f"PET={tmp_path / 'PET.nrrd'}"), "--output"]
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH.format(blocked=blocked), "segment", *words, tmp_path / "mask.nrrd"],
+        capture_output=True, encoding="utf-8",
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "TEACHFORMER_CACHE": str(tmp_path / "cache")},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert f"({runtime} " in done.stdout
+    value = dice(voxels(sitk.ReadImage(str(tmp_path / "mask.nrrd"))) > 0, voxels(phantom.label) > 0)
+    assert value is not None
+    assert value > 0.9
+
+
 def test_without_torch_and_graphs_it_says_what_to_install(tiny_model: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         [

@@ -186,12 +186,13 @@ def test_in_slicer_ends_with_counts_also_where_nothing_loads(in_slicer, monkeypa
     assert codes == [1, 1]
 
 
-def test_in_slicer_without_torch_says_so_and_fails_what_computes(
+def test_in_slicer_without_a_runtime_says_so_and_fails_what_computes(
     in_slicer, selftest, monkeypatch, capsys, tmp_path: Path
 ) -> None:
     from TeachFormerLib import installation
 
     monkeypatch.setattr(installation, "TORCH", installation.Package("torch", "absent_torch", "PyTorch, about 200 MB"))
+    monkeypatch.setattr(installation, "light", lambda model: None)
     checks = [("shows", selftest.resultBecomesNodes), ("computes", selftest.applyWorks)]
     monkeypatch.setattr(in_slicer, "load_modules", lambda: checks)
     assert in_slicer.main(["--output", str(tmp_path)]) == 2

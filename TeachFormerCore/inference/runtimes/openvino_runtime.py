@@ -1,4 +1,4 @@
-"""OpenVINO: the fastest on processors; needs the graph in the model folder, and no PyTorch."""
+"""OpenVINO: the fastest on processors; needs its graph or ONNX's in the model folder, and no PyTorch."""
 
 import os
 import sys
@@ -12,6 +12,7 @@ from ...errors import missing_dependency
 from ...paths import user_cache_folder
 from ..card import Card
 from .interface import GraphRuntime, UnsuitableError
+from .onnx_runtime import GRAPH as ONNX_GRAPH
 
 GRAPH = "openvino/model.xml"
 # About this many maps of the size of the finest one at a time (S1: 4 in float32).
@@ -60,7 +61,8 @@ def open_runtime(folder: Path, card: Card, device: str, precision: str) -> OpenV
         UnsuitableError: the folder has no such graph, or the device is not one of OpenVINO's or lacks the precision.
         MissingDependencyError: OpenVINO is not installed.
     """
-    if GRAPH not in card["files"]:
+    graph = graph_of(card)
+    if graph is None:
         raise UnsuitableError(
             f"The model {folder} has no OpenVINO graph: make a copy that has one with "
             f"'teachformer export --model {folder} --runtime openvino'."
@@ -77,7 +79,7 @@ def open_runtime(folder: Path, card: Card, device: str, precision: str) -> OpenV
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": HINTS[precision], "PERFORMANCE_HINT": "LATENCY"}
     if place == "CPU" and (threads := os.environ.get("OMP_NUM_THREADS")):
         settings["INFERENCE_NUM_THREADS"] = int(threads)  # else one per physical core
-    compiled = _compile(core, folder / GRAPH, place, settings)
+    compiled = _compile(core, folder / graph, place, settings)
     channels = compiled.outputs[2].get_partial_shape()[1].get_length()
     bytes_of_value = 2 if precision != "fp32" else 4
     return OpenVINORuntime(
@@ -86,6 +88,11 @@ def open_runtime(folder: Path, card: Card, device: str, precision: str) -> OpenV
         precision=precision,
         bytes_per_voxel=MAPS_AT_ONCE * channels * bytes_of_value,
     )
+
+
+def graph_of(card: Card) -> str | None:
+    """The file of a model folder that OpenVINO computes; it reads ONNX's graph as well as its own."""
+    return next((name for name in (GRAPH, ONNX_GRAPH) if name in card["files"]), None)
 
 
 def _compile(core: Any, graph: Path, place: str, settings: dict[str, Any]) -> Any:

@@ -57,8 +57,9 @@ class Model:
         return f"{sum(file.stat().st_size for file in files) / 1e6:.1f} MB"
 
     def has(self, runtime):
-        """Whether the folder holds the file of a runtime: ``openvino`` or ``onnx``."""
-        return (self.folder / {"openvino": "openvino", "onnx": "model.onnx"}[runtime]).exists()
+        """Whether the folder holds a file that a runtime computes: ``openvino``, which reads both, or ``onnx``."""
+        files = {"openvino": ("openvino", "model.onnx"), "onnx": ("model.onnx",)}[runtime]
+        return any((self.folder / file).exists() for file in files)
 
     def matches(self, text):
         """Whether every word of a search text is in what the list shows."""
