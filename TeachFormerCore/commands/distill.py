@@ -32,15 +32,17 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Trains or resumes, or audits the losses."""
+    """Trains or resumes, or audits the losses; the audit of a run is kept in its folder, for the report."""
     if not arguments.audit:
         return train(arguments)
     import json
+    import sys
     from dataclasses import asdict
 
-    from ..training.audit import audit
+    from ..training.audit import audit, keep
     from ..training.audit_table import render
 
     made = audit(arguments.config, batches=arguments.batches)
     print(json.dumps(asdict(made), indent=1, allow_nan=False) if arguments.json else render(made))
+    print(keep(made, arguments.config), file=sys.stderr)
     return 0

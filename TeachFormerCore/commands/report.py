@@ -127,12 +127,25 @@ def _cohort(study: "Study", data: str, preparation: str, *, split: str = "Tr") -
 
 
 def _describe(run: "Run") -> "NetworkFacts":
-    """The size of a run's network."""
+    """The size of a run's network.
+
+    Raises:
+        InputError: its manifest names one that cannot be built.
+    """
     import json
 
+    from ..errors import InputError
+    from ..run_files import MANIFEST_FILE
+
     network = run.manifest["network"]
-    classes = len(run.manifest["data"]["labels"])
-    return _count(network["name"], json.dumps(network["arguments"]), len(run.config["channels"]), classes, run.window)
+    classes, channels = len(run.manifest["data"]["labels"]), len(run.config["channels"])
+    try:
+        return _count(network["name"], json.dumps(network["arguments"]), channels, classes, run.window)
+    except (ValueError, RuntimeError, ArithmeticError, LookupError) as error:  # whatever arguments lead to
+        reason = " ".join(str(error).split())[:300]
+        raise InputError(
+            f"{run.folder / MANIFEST_FILE} names a network that cannot be built ({reason}): copy the run again."
+        ) from error
 
 
 @cache

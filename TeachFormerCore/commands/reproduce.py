@@ -17,7 +17,8 @@ def run(arguments: argparse.Namespace) -> int:
     from ..training.reproduce import differing_circumstances, reproduce, reproduction_config
 
     config = reproduction_config(arguments.run, into=arguments.into, data=arguments.data)
-    for notice in differing_circumstances(arguments.run):
+    notices = differing_circumstances(arguments.run)
+    for notice in notices:
         print(f"notice: {notice}", file=sys.stderr)
     result = reproduce(arguments.run, config)
     if not result.differing:
@@ -25,6 +26,6 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     print(
         f"{result.repeated}: not the weights of {result.original}: {len(result.differing)} tensors differ, by "
-        f"{result.largest_difference:.3g} at most"
+        f"{result.largest_difference:.3g} at most" + (f" ({'; '.join(notices)})" if notices else "")
     )
     return EXIT_SOME_FAILED

@@ -15,7 +15,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def run(arguments: argparse.Namespace) -> int:
     """Trains, or resumes, and says where the run lies."""
-    from ..training.run_folder import read_manifest
+    from ..run_files import read_manifest
     from ..training.train import train
 
     folder = train(arguments.config)
@@ -23,6 +23,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     manifest = read_manifest(folder)
     score = manifest["val_dice"]
-    result = f"Dice {score:.4f} on {len(manifest['patients']['validation'])} val patients" if score else "no val cases"
+    patients = len(manifest["patients"]["validation"])
+    result = "no val cases" if score is None else f"Dice {score:.4f} on {patients} val patients"
     print(f"{Path(folder)}: {manifest['steps']} steps, {result} (model grid, see per_case.csv)")
     return 0

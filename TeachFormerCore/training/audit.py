@@ -1,7 +1,8 @@
 """The loss audit: how large each term of Eq. 4 is, how hard it pulls on the student, and whether with its labels."""
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -16,10 +17,21 @@ from ..distillation.distillation_task import DistillationTask, sum_over_teachers
 from ..distillation.task import SELF_DISTILLATION, TASK_TERMS
 from ..distillation.teacher import Teacher
 from ..errors import InputError
+from ..files import write_whole
 from ..progress import Progress
+from ..run_files import read_manifest
+from .checkpoint import read_checkpoint
 from .config import TrainConfig
 from .datasource import prepared_data
-from .run_folder import CHECKPOINT, MANIFEST_FILE, WEIGHTS_FILE, read_manifest, run_path
+from .run_folder import (
+    AUDIT_FILE,
+    CHECKPOINT,
+    CONFIG_FILE,
+    MANIFEST_FILE,
+    WEIGHTS_FILE,
+    differing_keys,
+    run_path,
+)
 from .tasks import new_task
 from .teachers import load_teachers
 from .train import class_count, new_network
@@ -79,7 +91,7 @@ class LossAudit:
 
 
 def audit(config: TrainConfig, *, batches: int = 1) -> LossAudit:
-    """Measures the terms on the first batches of the configured training; nothing is written.
+    """Measures the terms on the first batches of the configured training; nothing is written, see :func:`keep`.
 
     The student is in the state of its run: final, else the checkpoint's, else initial. All
     teachers are asked, online, in training mode and precision; ``drop_teacher`` is left aside.
@@ -136,7 +148,7 @@ def load_state(task: DistillationTask, folder: Path) -> tuple[str, int]:
     state, step = "its initial weights", 0
     try:
         if (folder / CHECKPOINT).is_file():
-            found = torch.load(folder / CHECKPOINT, weights_only=True, map_location="cpu")
+            found = read_checkpoint(folder / CHECKPOINT)
             keys = task.load_state_dict(found["task"], strict=False)
             _require(not any(key.startswith("student.") for key in (*keys.missing_keys, *keys.unexpected_keys)))
             state, step = "the weights of its checkpoint", found["step"]
@@ -148,6 +160,20 @@ def load_state(task: DistillationTask, folder: Path) -> tuple[str, int]:
     except (RuntimeError, KeyError) as error:
         raise InputError(f"{folder} is a run of another network: audit with its own config.yaml.") from error
     return state, step
+
+
+def keep(made: LossAudit, config: TrainConfig) -> str:
+    """Writes an audit into the folder of its run, where the report looks for it; says in words where, or why not.
+
+    Only a run that was started with this very configuration keeps it: of another one it would tell nothing.
+    """
+    folder = run_path(config.run)
+    if not (folder / CONFIG_FILE).is_file():
+        return f"not kept for the report: {folder} is not started yet"
+    if differing := differing_keys(config, folder):
+        return f"not kept for the report: {folder} has another configuration (different: {', '.join(differing)})"
+    write_whole(folder / AUDIT_FILE, json.dumps(asdict(made), indent=1, allow_nan=False) + "\n")
+    return f"kept for the report in {folder / AUDIT_FILE}"
 
 
 def _require(holds: bool) -> None:

@@ -11,12 +11,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import yaml
-
 from ..files import write_whole
+from ..run_files import read_manifest
 from .command_line import config_from
 from .pace import measured_paces
-from .run_folder import CONFIG_FILE, config_text, read_manifest, run_path
+from .run_folder import CONFIG_FILE, config_text, read_config, run_path
 
 WANTED_FILE = "wanted.yaml"  # the configuration whose steps are not fixed yet
 RECORD_FILE = "equal_time.json"
@@ -27,7 +26,7 @@ def fix_steps(folder: Path, other: str) -> Path:
     file = folder / CONFIG_FILE
     if file.is_file():
         return file
-    wanted = config_from(yaml.safe_load((folder / WANTED_FILE).read_text(encoding="utf-8")))
+    wanted = read_config(folder / WANTED_FILE)
     manifest = read_manifest(run_path(other))
     theirs, ours = measured_paces([config_from(manifest["config"]), wanted], every={}, rounds=2)
     steps = max(1, round(manifest["steps"] * theirs / ours))

@@ -1,6 +1,5 @@
 """From a finished run to a model folder: the weights and a card whose every figure comes from a file."""
 
-import csv
 import json
 import math
 from collections.abc import Sequence
@@ -16,7 +15,8 @@ from ..files import sha256_of
 from ..inference.card import SCHEMA_VERSION, Card
 from ..inference.model_folder import read_card, write_model
 from ..paths import user_models_folder
-from .run_folder import PER_CASE_FILE, WEIGHTS_FILE, read_manifest, run_path
+from ..run_files import read_manifest, read_per_case
+from .run_folder import PER_CASE_FILE, WEIGHTS_FILE, run_path
 
 # An image may be this much larger than the largest of the dataset the model was trained on.
 FIELD_OF_VIEW_MARGIN = 1.25
@@ -143,8 +143,7 @@ def bootstrap_interval(values: list[float], *, seed: int = 0) -> list[float] | N
 
 def _own_accuracy(file: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     """Dice of the val cases on the model's grid, as training scored them; empty without val cases."""
-    with file.open(newline="", encoding="utf-8") as stream:
-        values = [float(row["dice"]) for row in csv.DictReader(stream) if row["dice"]]
+    values = [dice for dice in read_per_case(file).values() if dice is not None]
     if not values:
         return {}
     return _accuracy(values, grid=f"model grid, {manifest['config']['spacing']} mm", manifest=manifest)

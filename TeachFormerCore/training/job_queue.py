@@ -17,9 +17,10 @@ from typing import IO, Any
 
 from ..errors import TeachFormerError
 from ..progress import Progress, duration
+from ..run_files import read_manifest
 from .arms import Job
 from .job_state import claim_job, is_finished
-from .run_folder import read_manifest, run_path
+from .run_folder import run_path
 from .run_lock import RunLock
 
 LOG_FILE = "log.txt"

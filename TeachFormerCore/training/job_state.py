@@ -7,15 +7,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ..errors import InputError
 from ..files import write_whole
+from ..run_files import read_manifest
 from .arms import Crossval, Job
-from .command_line import config_from
 from .config import TrainConfig
 from .equal_time import WANTED_FILE
-from .run_folder import CONFIG_FILE, MANIFEST_FILE, config_text, run_path
+from .run_folder import CONFIG_FILE, MANIFEST_FILE, config_text, read_config, run_path
 
 CROSSVAL_FILE = "crossval.json"
 # What may differ between the machines that a cross-validation runs on, and changes nothing of what is compared.
@@ -30,17 +28,17 @@ def is_finished(run: str | Path) -> bool:
 def started_config(run: str | Path) -> TrainConfig | None:
     """The configuration that a run was started with, if it was."""
     file = run_path(run) / CONFIG_FILE
-    if not file.is_file():
-        return None
-    return config_from(yaml.safe_load(file.read_text(encoding="utf-8")))
+    return read_config(file) if file.is_file() else None
 
 
 def check_job(job: Job) -> None:
-    """Refuses a job whose run folder belongs to another configuration; where the data lies may differ.
+    """Refuses a job whose run folder is damaged or belongs to another configuration; where the data lies may differ.
 
     Raises:
-        InputError: naming the job and the keys.
+        InputError: naming the file, or the job and the keys.
     """
+    if is_finished(job.run):
+        read_manifest(run_path(job.run))
     found = started_config(job.run)
     if found is None:
         return
@@ -85,6 +83,7 @@ def write_crossval(crossval: Crossval, jobs: Sequence[Job]) -> Path:
         "seeds": crossval.seeds,
         "base": crossval.base,
         "arms": crossval.described,
+        "configs": {job.arm: asdict(job.config) for job in reversed(jobs)},  # of the first job of each
         "jobs": [{"arm": job.arm, "fold": job.fold, "seed": job.seed, "run": job.run} for job in jobs],
     }
     file = folder / CROSSVAL_FILE

@@ -13,8 +13,9 @@ from typing import Any
 
 from ..devices import choose_device, device_name
 from ..errors import InputError
+from ..run_files import MANIFEST_FILE, read_manifest
 from .config import TrainConfig
-from .run_folder import MANIFEST_FILE, read_manifest, run_path
+from .run_folder import run_path
 
 # The difference between two short trainings leaves out what a training costs once: start, cache, final scores.
 SHORT_STEPS, LONG_STEPS = 2, 8

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from ..data.splits import read_splits
 from ..networks import build_network
 from ..progress import duration
+from ..run_files import read_manifest
 from .arms import Job
 from .config import TrainConfig
 from .datasource import prepared_data
 from .job_state import is_finished, started_config
 from .pace import Pace, measured_paces, pace_key, paces_of_runs, this_device
-from .run_folder import read_manifest, run_path
+from .run_folder import run_path
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,10 +11,10 @@ from ..data.splits import read_splits
 from ..devices import choose_device, device_name
 from ..errors import InputError
 from ..files import sha256_of
-from .command_line import config_from
+from ..run_files import MANIFEST_FILE, read_manifest
 from .config import TrainConfig
 from .datasource import prepared_data
-from .run_folder import WEIGHTS_FILE, installed_versions, read_manifest, run_path
+from .run_folder import WEIGHTS_FILE, installed_versions, run_path, written_config
 from .train import describe_data, train
 
 
@@ -48,7 +48,7 @@ def reproduction_config(run: str, *, into: str | None = None, data: str | None =
     """
     folder = run_path(run)
     manifest = read_manifest(folder)
-    given = config_from(manifest["config"])
+    given = written_config(manifest["config"], folder / MANIFEST_FILE)
     config = replace(
         given,
         run=into or f"{run.rstrip('/')}_reproduced",
@@ -90,6 +90,8 @@ def differing_circumstances(run: str) -> list[str]:
     here, then = device_name(choose_device(manifest["device"])), manifest.get("device_name", "")
     if here != then:
         notices.append(f"{here} computes here, {then or manifest['device']} did then")
+    if (processes := manifest.get("processes", 1)) > 1:
+        notices.append(f"one process computes here, {processes} shared each batch then, and their sums round otherwise")
     return notices
 
 

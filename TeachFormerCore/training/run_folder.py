@@ -2,7 +2,8 @@
 
 import json
 import platform
-from dataclasses import MISSING, asdict, fields, is_dataclass
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,17 @@ from .. import __version__
 from ..errors import InputError
 from ..files import write_whole
 from ..paths import runs_folder
+from ..run_files import MANIFEST_FILE, read_yaml
 from ..versions import installed_version
-from .config import TeacherConfig, TrainConfig
+from .command_line import config_from
+from .config import TrainConfig
 
 CONFIG_FILE = "config.yaml"
-MANIFEST_FILE = "manifest.json"
 METRICS_FILE = "metrics.csv"
 PER_CASE_FILE = "per_case.csv"
 WEIGHTS_FILE = "weights.safetensors"
 PREDICTIONS_FOLDER = "predictions"
+AUDIT_FILE = "audit.json"
 KEPT_OUT_FILE = "kept_out.csv"
 KEPT_OUT_FOLDER = "predictions_kept_out"
 CHECKPOINT = Path("checkpoints") / "last.ckpt"
@@ -34,19 +37,13 @@ def run_path(run: str | Path) -> Path:
 def claim_run(config: TrainConfig) -> Path:
     """Makes the run's folder with its resolved configuration, or checks that the folder has the same one.
 
-    Keys that the folder's configuration does not have, because an earlier version wrote it, count at their defaults.
-
     Raises:
         InputError: the folder belongs to another configuration.
     """
     folder = run_path(config.run)
     file = folder / CONFIG_FILE
-    wanted = json.loads(json.dumps(asdict(config)))
     if file.exists():
-        found = _completed(yaml.safe_load(file.read_text(encoding="utf-8")), TrainConfig)
-        found["teachers"] = [_completed(teacher, TeacherConfig) for teacher in found["teachers"]]
-        if found != wanted:
-            differing = sorted(key for key in wanted | found if wanted.get(key) != found.get(key))
+        if differing := differing_keys(config, folder):
             raise InputError(
                 f"The run {folder} was started with another configuration (different: {', '.join(differing)}): "
                 "choose another 'run', or start it with its own config.yaml to resume."
@@ -57,35 +54,32 @@ def claim_run(config: TrainConfig) -> Path:
     return folder
 
 
+def differing_keys(config: TrainConfig, folder: Path) -> list[str]:
+    """The keys in which a configuration differs from that which a run's folder was started with."""
+    ours, theirs = (json.loads(json.dumps(asdict(each))) for each in (config, read_config(folder / CONFIG_FILE)))
+    return sorted(key for key in ours if ours[key] != theirs[key])
+
+
 def config_text(config: TrainConfig) -> str:
     """A configuration as YAML, every key of it."""
     return yaml.safe_dump(json.loads(json.dumps(asdict(config))), sort_keys=False)
 
 
-def _completed(found: dict[str, Any], config_class: type) -> dict[str, Any]:
-    """Written values of a configuration, and the defaults of the keys that are not written."""
-    values = dict(found)
-    for key in fields(config_class):
-        default = key.default if key.default_factory is MISSING else key.default_factory()
-        if is_dataclass(default):
-            values[key.name] = _completed(found.get(key.name, {}), type(default))
-        elif default is not MISSING:
-            values.setdefault(key.name, default)
-    return values
+def read_config(file: Path) -> TrainConfig:
+    """The configuration of a run from its file; see :func:`written_config`."""
+    return written_config(read_yaml(file), file)
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a finished run.
+def written_config(values: Mapping[str, Any], file: Path) -> TrainConfig:
+    """The configuration that a run's file holds; keys that an earlier version did not write have their defaults.
 
     Raises:
-        InputError: there is none: not a run, or not finished.
+        InputError: it cannot be used; the file is named.
     """
     try:
-        return json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(
-            f"{folder} holds no finished run (no {MANIFEST_FILE}): train it to the end first, the same command resumes."
-        ) from error
+        return config_from(values)
+    except InputError as error:
+        raise InputError(f"{file}: {error} Copy it again, or remove its folder to train the run again.") from error
 
 
 def write_manifest(folder: Path, content: dict[str, Any]) -> None:

@@ -63,7 +63,7 @@ def weigh_teachers(
     if settings.teacher_weighting == "uniform":
         weights = [round(1 / len(teachers), DIGITS)] * len(teachers)
     elif settings.teacher_weighting == "tune_dice":
-        weights = tune_dice_weights({teacher.name: look.dice for teacher, look in zip(teachers, looks, strict=True)})
+        weights = tune_dice_weights([(teacher.name, look.dice) for teacher, look in zip(teachers, looks, strict=True)])
     made = [replace(teacher, weight=weight) for teacher, weight in zip(teachers, weights, strict=True)]
     if settings.calibrate:
         temperatures = [round(fit_temperature(look.logits, look.label), DIGITS) for look in looks]
@@ -81,19 +81,20 @@ def weigh_teachers(
     return made, described
 
 
-def tune_dice_weights(dice: Mapping[str, float]) -> list[float]:
-    """Weights in proportion to each teacher's Dice, their sum 1.
+def tune_dice_weights(dice: Sequence[tuple[str, float]]) -> list[float]:
+    """Weights in proportion to each teacher's Dice, their sum 1; one run may be several teachers, by other taps.
 
     Raises:
         InputError: a teacher with Dice 0, which would teach nothing.
     """
-    useless = [name for name, value in dice.items() if value <= 0]
+    useless = [name for name, value in dice if value <= 0]
     if useless:
         raise InputError(
             f"The teacher {', '.join(useless)} finds nothing in the tune cases (Dice 0): leave it out, or choose "
             "another distillation.teacher_weighting."
         )
-    return [round(value / sum(dice.values()), DIGITS) for value in dice.values()]
+    total = sum(value for _, value in dice)
+    return [round(value / total, DIGITS) for _, value in dice]
 
 
 def check_unseen(records: Sequence[Mapping[str, Any]], tune_patients: set[str]) -> None:

@@ -12,9 +12,10 @@ from ..distillation.teacher import Teacher
 from ..errors import InputError
 from ..files import sha256_of
 from ..networks import build_network
+from ..run_files import read_manifest
 from .case_scores import case_evaluator
 from .config import TeacherConfig, TrainConfig
-from .run_folder import WEIGHTS_FILE, read_manifest, run_path
+from .run_folder import WEIGHTS_FILE, run_path
 from .teacher_weights import weigh_teachers
 
 

@@ -101,12 +101,13 @@ def write_study(
     """
     data = open_prepared(prepared)
     folder.mkdir(parents=True)
-    jobs = []
+    jobs, configs = [], {}
     for arm, (described, noise) in arms.items():
         for fold, patients in enumerate(folds):
             for seed in seeds:
                 run = folder / f"{arm}_fold{fold}_seed{seed}"
                 jobs.append({"arm": arm, "fold": fold, "seed": seed, "run": f"{folder.name}/{run.name}"})
+                configs.setdefault(arm, config_of(run, data, described, fold, seed, window))
                 finished = (arm, fold, seed) not in missing
                 write_run(run, data, described, patients, fold, seed, noise, window=window, finished=finished)
                 if tested and finished:
@@ -121,6 +122,7 @@ def write_study(
         "seeds": list(seeds),
         "base": {},
         "arms": described,
+        "configs": configs,
         "jobs": jobs,
     }
     (folder / "crossval.json").write_text(json.dumps(content), encoding="utf-8")
@@ -141,24 +143,8 @@ def write_run(
 ) -> None:
     """One run folder; the noise of a case is the same for every arm but for its size, so that arms can be paired."""
     (run / "predictions").mkdir(parents=True)
-    network = described.get("network", "h_denseformer_light")
-    teachers = [f"{run.parent.name}/{name}_fold{fold}_seed{seed}" for name in described.get("teachers", ())]
-    config = {
-        "data": str(data.folder),
-        "run": f"{run.parent.name}/{run.name}",
-        "network": network,
-        "channels": ["CT", "PET"],
-        "patch_size": list(window),
-        "image_size": None,
-        "spacing": list(data.plan.spacing),
-        "fold": fold,
-        "seed": seed,
-        "protocol": "sound",
-        "max_steps": 200,
-        "loss": {"dice": 1.0, "focal": 1.0},
-        "teachers": [{"run": name, "weight": 1.0} for name in teachers],
-        "distillation": DISTILLATION | described.get("distillation", {}),
-    }
+    config = config_of(run, data, described, fold, seed, window)
+    network, teachers = config["network"], [teacher["run"] for teacher in config["teachers"]]
     (run / "config.yaml").write_text(json.dumps(config), encoding="utf-8")  # JSON is YAML
     _write_metrics(run, noise, bool(teachers), 10 if finished else 4)
     if not finished:
@@ -172,19 +158,59 @@ def write_run(
         "network": {"name": network, "arguments": NETWORK_ARGUMENTS.get(network, {})},
         "data": {
             "dataset": data.plan.dataset,
+            "licence": data.plan.licence,
+            "reference": data.plan.reference,
             "preparation": data.plan.key(),
+            "split": "0",
+            "largest_field_of_view_mm": [48.0, 42.0, 36.0],
             "channels": [channel.__dict__ for channel in data.plan.channels],
             "labels": data.plan.labels,
         },
         "patients": {"training": others[1:], "tuning": others[:1], "validation": sorted(patients)},
-        "teachers": [{"run": name} for name in teachers],
+        "teachers": [teacher_record(name) for name in teachers],
         "weights_sha256": hashlib.sha256(str(run).encode()).hexdigest(),
         "steps": 200,
         "device": "cpu",
         "precision": "fp32",
         "seconds_per_step": 0.25,
+        "val_dice": 0.5,
     }
     (run / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+
+
+def config_of(
+    run: Path, data: PreparedData, described: Mapping[str, Any], fold: int, seed: int, window: Sequence[int]
+) -> dict[str, Any]:
+    """The resolved configuration of a run, as far as the report reads it."""
+    network = described.get("network", "h_denseformer_light")
+    teachers = [f"{run.parent.name}/{name}_fold{fold}_seed{seed}" for name in described.get("teachers", ())]
+    return {
+        "data": str(data.folder),
+        "run": f"{run.parent.name}/{run.name}",
+        "network": network,
+        "channels": ["CT", "PET"],
+        "patch_size": list(window),
+        "image_size": None,
+        "spacing": list(data.plan.spacing),
+        "fold": fold,
+        "seed": seed,
+        "network_arguments": NETWORK_ARGUMENTS.get(network, {}),
+        "kept_out": None,
+        "protocol": "sound",
+        "patience": None,
+        "max_steps": described.get("max_steps", 200),
+        "loss": {"dice": 1.0, "focal": 1.0},
+        "teachers": [{"run": name, "weight": 1.0} for name in teachers],
+        "distillation": DISTILLATION | described.get("distillation", {}),
+    }
+
+
+def teacher_record(run: str) -> dict[str, Any]:
+    """What a student's manifest says of a teacher."""
+    seen = {f"{role}_patients": [] for role in ("training", "tuning", "validation")}
+    network = {"name": "h_denseformer", "arguments": {}}
+    weights = {"weight": 1.0, "temperature": 1.0, "weights_sha256": "0"}
+    return {"run": run, "network": network, "teachers": [], **weights, **seen}
 
 
 def write_predictions(

@@ -17,7 +17,7 @@ from TeachFormerCore.data.prepared import open_prepared
 from TeachFormerCore.errors import InputError, MissingDependencyError
 from TeachFormerCore.evaluation.overlap import dice
 from TeachFormerCore.evaluation.report import document
-from TeachFormerCore.evaluation.report.arms import NetworkFacts, read_arms
+from TeachFormerCore.evaluation.report.arms import NetworkFacts, awaited_arms, read_arms
 from TeachFormerCore.evaluation.report.cases import Cohort
 from TeachFormerCore.evaluation.report.comparisons import best_teacher, declared_comparisons
 from TeachFormerCore.evaluation.report.results import score_study
@@ -220,6 +220,41 @@ def test_an_arm_on_fewer_folds_is_an_ablation(prepared, tmp_path):
     assert found["distillation", "student_from_h_denseformer"].p_holm == 2 / 2**7  # alone in its family
 
 
+def test_planned_tests_without_a_result_count_in_their_family(prepared, tmp_path):
+    """Holm's factor of the smallest p is the number of tests that the whole family will have."""
+    names = ("h_denseformer", "student", "student_from_h_denseformer", "all_minus_eq1", "student_from_all_paper")
+    waiting = [("all_minus_eq1", fold, 0) for fold in (0, 1)] + [("student_from_all_paper", 1, 0)]
+    folder = write_study(
+        tmp_path / "cv", prepared, FOLDS, arms={name: ARMS[name] for name in names}, missing=waiting, ensemble=False
+    )
+    study = read_study([folder])
+    results = score_study(study, cohort_of(prepared))[0]
+    arms, awaited = read_arms(study, results, facts), awaited_arms(study, results, facts)
+    (one,) = awaited
+    assert (one.name, one.kind, one.teachers) == ("all_minus_eq1", "distilled", ("h_denseformer", "unetr"))
+    for awaiting, tests in ((awaited, 3), ([], 2)):
+        family = [one for one in declared_comparisons(arms, awaiting) if one.question == "distillation"]
+        assert [one.first.name for one in family] == ["student_from_h_denseformer", "student_from_all_paper"]
+        smallest = min(family, key=lambda one: one.result.p_permutation)
+        assert smallest.p_holm == tests * smallest.result.p_permutation
+    output = tmp_path / "out"
+    assert main(["report", str(folder), "--output", str(output)]) == 0
+    with (output / "tables" / "statistics.csv").open(newline="", encoding="utf-8") as stream:
+        row = next(row for row in csv.DictReader(stream) if row["first"] == "student from h denseformer")
+    assert float(row["p_holm"]) == pytest.approx(3 * float(row["p_permutation"]))
+
+
+def test_the_cost_of_a_step_is_that_which_fixed_the_steps_of_equal_time(prepared, tmp_path):
+    distillation = {"distillation": {"teacher_outputs": "cached"}}
+    taught, noise = ARMS["student_from_h_denseformer"]
+    arms = {name: ARMS[name] for name in ("h_denseformer", "student")}
+    arms |= {"taught": (taught | distillation, noise), "equal": ({"seconds_of": "taught", "max_steps": 230}, 0.9)}
+    folder = write_study(tmp_path / "cv", prepared, FOLDS[:1], arms=arms, ensemble=False)
+    assert main(["report", str(folder), "--output", str(tmp_path / "out")]) == 0
+    text = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    assert "A step of taught (teacher outputs cached) costs 1.15 times a step of equal" in text  # 230 of 200
+
+
 def test_caching_is_tested_against_the_same_online(prepared, tmp_path):
     """Whatever the cache alone decides may differ, and nothing else."""
     from_t1 = {"teachers": ["h_denseformer"]}
@@ -316,6 +351,68 @@ def test_a_damaged_run_is_named_and_left_out(own, tmp_path, capsys, damage):
     assert "student" in (tmp_path / "out" / "tables" / "unfinished.csv").read_text(encoding="utf-8")
 
 
+WITHOUT = object()
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "named"),
+    [
+        ((), {}, "config is missing"),
+        ((), [], "all of it"),
+        (("network", "name"), "no_such", "There is no network 'no_such'"),
+        (("network", "arguments"), {"no_such": 1}, "does not take these arguments"),
+        (("config", "image_size"), "large", "config.image_size"),
+        (("config", "image_size"), [0, 0, 0], "cannot be built"),
+        (("config", "distillation"), WITHOUT, "config.distillation"),
+        (("config", "fold"), [0], "config.fold"),
+        (("config", "spacing"), [3.0, 3.0], "config.spacing"),
+        (("seconds_per_step",), "x", "seconds_per_step"),
+        (("seconds_per_step",), float("nan"), "NaN is no number"),
+        (("kept_out",), 5, "kept_out"),
+        (("versions",), 5, "versions"),
+        (("subsets",), {"CT": "x"}, "subsets.CT"),
+        (("teachers", 0, "tune"), 5, "teachers[0].tune"),
+        (("patients",), None, "patients"),
+    ],
+)
+def test_a_damaged_manifest_is_named_and_its_run_left_out(own, tmp_path, capsys, keys, value, named):
+    file = own / "student_from_h_denseformer_fold0_seed0" / "manifest.json"
+    content = json.loads(file.read_text(encoding="utf-8"))
+    inner = content
+    for key in keys[:-1]:
+        inner = inner[key]
+    if value is WITHOUT:
+        del inner[keys[-1]]
+    elif keys:
+        inner[keys[-1]] = value
+    file.write_text(json.dumps(content if keys else value), encoding="utf-8")
+    runs = [str(own / f"{name}_fold0_seed0") for name in ("student", "h_denseformer", "student_from_h_denseformer")]
+    assert main(["report", *runs, "--output", str(tmp_path / "out")]) == 1
+    error = capsys.readouterr().err
+    assert f"not in the report: student_from_h_denseformer, fold 0, seed 0: {file}" in error
+    assert named in error
+    assert "student from h denseformer" not in rows_of(tmp_path / "out", "table1_size_and_accuracy")
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (b"", "has no row of P0, GTV"),
+        (b"\xff\xfe\x00", "cannot be read"),
+        (b"case,label,dice,loss\nP0,GTV,much,0\n", "cannot be read"),
+        (b"case,label,dice,loss\nP0,GTV,nan,0\n", "has no row of P1, GTV"),
+        (b"a,b\n1,2\n", "cannot be read"),
+    ],
+)
+def test_a_damaged_table_of_cases_is_named_and_its_run_left_out(own, tmp_path, capsys, content, named):
+    (own / "student_fold0_seed0" / "per_case.csv").write_bytes(content)
+    runs = [str(own / f"{name}_fold0_seed0") for name in ("student", "h_denseformer")]
+    assert main(["report", *runs, "--output", str(tmp_path / "out")]) == 1
+    error = capsys.readouterr().err
+    assert "not in the report: student, fold 0, seed 0" in error
+    assert f"per_case.csv {named}" in error
+
+
 def test_what_cannot_be_reported_is_refused(own, tmp_path, capsys):
     def refused(*runs: Path, **changes: object) -> str:
         assert main(["report", *map(str, runs), "--output", str(tmp_path / "out")]) == 2
@@ -330,12 +427,11 @@ def test_what_cannot_be_reported_is_refused(own, tmp_path, capsys):
     for change, sentence in (
         ({"patients": content["patients"] | {"validation": ["P5"]}}, "keep different patients out"),
         ({"data": content["data"] | {"preparation": "0"}}, "different data"),
-        ({"network": None}, "not the manifest of a run"),
     ):
         manifest.write_text(json.dumps(content | change), encoding="utf-8")
         assert sentence in refused(own)
     manifest.write_text("{", encoding="utf-8")
-    assert "cannot be read" in refused(own)
+    assert "no run that can be used" in refused(manifest.parent)
 
 
 def test_other_data_is_refused(study_folder, tmp_path, capsys):

@@ -164,3 +164,24 @@ def test_the_command_prints_a_table_or_an_object(
     assert [row["term"] for row in made["rows"]] == ["dice", "focal", "Eq. 3", *TAUGHT, "Eq. 4"]
     assert main(["distill", "--config", str(file), "--json"]) == 2
     assert "belong to --audit" in capsys.readouterr().err
+
+
+def test_the_command_keeps_the_audit_of_a_run_for_the_report(
+    student: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In its folder, and only what was measured with its own configuration."""
+    file, kept = tmp_path / "config.yaml", Path(student.run) / "audit.json"
+    file.write_text(yaml.safe_dump(asdict(student)), encoding="utf-8")
+    assert main(["distill", "--config", str(file), "--audit"]) == 0
+    assert "not kept for the report" in capsys.readouterr().err
+    assert not kept.parent.exists()
+    train(student)
+    assert main(["distill", "--config", str(file), "--audit", "--seed", "3"]) == 0
+    assert "another configuration (different: seed)" in capsys.readouterr().err
+    assert not kept.exists()
+    assert main(["distill", "--config", str(file), "--audit", "--json"]) == 0
+    told = capsys.readouterr()
+    assert f"kept for the report in {kept}" in told.err
+    content = json.loads(kept.read_text(encoding="utf-8"))
+    assert content == json.loads(told.out)
+    assert content["state"] == "its final weights"

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 from miniature import write_miniature
+from untrained import MANIFEST
 
 from TeachFormerCore.commands import main
 from TeachFormerCore.errors import InputError
@@ -43,7 +44,7 @@ def finish(run: str, **manifest: Any) -> None:
     """Makes a run look finished."""
     folder = run_path(run)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "manifest.json").write_text(json.dumps({"val_dice": None} | manifest), encoding="utf-8")
+    (folder / "manifest.json").write_text(json.dumps(MANIFEST | manifest), encoding="utf-8")
 
 
 # --- arms become jobs ---
@@ -225,7 +226,7 @@ class ScriptedQueue(JobQueue):
         folder = Path(arguments[-1]).parent
         arm = folder.name.partition("_")[0]
         self.order.append(folder.name)
-        well = "open(sys.argv[1] + '/manifest.json', 'w').write('{}')"
+        well = f"open(sys.argv[1] + '/manifest.json', 'w').write({json.dumps(MANIFEST)!r})"
         code = f"import os, sys, time; {self.scripts.get(arm, well)}"
         return subprocess.Popen([sys.executable, "-c", code, str(folder)], **options)
 
@@ -253,13 +254,13 @@ def test_several_run_at_once_and_a_student_waits_for_its_teacher(crossval: Calla
     meet = (
         "here = sys.argv[1]; open(here + '/here', 'w'); there = {there!r}\n"
         "while not os.path.exists(there + '/here'): time.sleep(0.01)\n"
-        "open(here + '/manifest.json', 'w').write('{{}}')"
+        "open(here + '/manifest.json', 'w').write({manifest!r})"
     )
     scripts = {
-        "left": meet.format(there=str(folder / "right_fold0_seed0")),
-        "right": meet.format(there=str(folder / "left_fold0_seed0")),
+        "left": meet.format(there=str(folder / "right_fold0_seed0"), manifest=json.dumps(MANIFEST)),
+        "right": meet.format(there=str(folder / "left_fold0_seed0"), manifest=json.dumps(MANIFEST)),
         "taught": f"open({str(folder / 'left_fold0_seed0' / 'manifest.json')!r}); "
-        "open(sys.argv[1] + '/manifest.json', 'w').write('{}')",
+        f"open(sys.argv[1] + '/manifest.json', 'w').write({json.dumps(MANIFEST)!r})",
     }
     queue = ScriptedQueue(jobs, parallel=2, scripts=scripts)
     assert queue.run() == {}

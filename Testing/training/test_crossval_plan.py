@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from untrained import MANIFEST, TEACHER
 
 from TeachFormerCore.errors import InputError
 from TeachFormerCore.training import equal_time, plan
@@ -37,9 +38,9 @@ def finish(config: TrainConfig, *, pace: float, teachers: list[dict[str, Any]] |
     folder = run_path(config.run)
     folder.mkdir(parents=True, exist_ok=True)
     kind, name = this_device(config)
-    content = {
+    content = MANIFEST | {
         "config": json.loads(json.dumps(asdict(config))),
-        "teachers": [{"network": teacher} for teacher in teachers or []],
+        "teachers": [TEACHER | {"network": teacher} for teacher in teachers or []],
         "device": kind,
         "device_name": name,
         "steps": config.max_steps,

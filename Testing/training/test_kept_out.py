@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from plans import write_ct_pet_plan
 from safetensors.numpy import load_file
-from untrained import untrained_run
+from untrained import TEACHER, untrained_run
 
 from TeachFormerCore.commands import main
 from TeachFormerCore.data.prepared import open_prepared
 from TeachFormerCore.errors import InputError
 from TeachFormerCore.evaluation.overlap import dice
+from TeachFormerCore.run_files import read_manifest
 from TeachFormerCore.training.config import TeacherConfig, TrainConfig
-from TeachFormerCore.training.run_folder import read_manifest
 from TeachFormerCore.training.train import train
 
 Make = Callable[..., TrainConfig]
@@ -61,7 +61,7 @@ def test_without_them_nothing_is_written(config: Make) -> None:
 
 def test_a_teacher_that_saw_one_is_refused(config: Make, kept_out: Path, tmp_path: Path) -> None:
     """The teacher's own teacher was trained on T1."""
-    first = {"run": "first", "training_patients": ["T1"], "tuning_patients": ["P1"], "teachers": []}
+    first = TEACHER | {"run": "first", "training_patients": ["T1"], "tuning_patients": ["P1"]}
     teacher = untrained_run(config(run=str(tmp_path / "teacher")), teachers=[first])
     with pytest.raises(InputError, match="teacher first saw the patient T1 in training"):
         train(config(kept_out=str(kept_out), teachers=[TeacherConfig(run=str(teacher))]))

@@ -34,7 +34,12 @@ def test_the_same_bits_then_a_changed_one(student: Path, capsys: pytest.CaptureF
     ours["head.weight"][0] += 0.25  # the original is not what training gives
     save_file(ours, student / "weights.safetensors")
     assert main(["reproduce", str(student)]) == 1
-    assert "1 tensors differ, by 0.25 at most" in capsys.readouterr().out
+    assert "1 tensors differ, by 0.25 at most\n" in capsys.readouterr().out
+    file = student / "manifest.json"
+    shared = json.loads(file.read_text(encoding="utf-8")) | {"processes": 2}
+    file.write_text(json.dumps(shared), encoding="utf-8")
+    assert main(["reproduce", str(student)]) == 1
+    assert "by 0.25 at most (one process computes here, 2 shared each batch then" in capsys.readouterr().out
 
 
 def test_other_data_splits_or_teachers_are_refused_and_versions_noticed(

@@ -51,7 +51,7 @@ def test_every_key_of_the_losses_arrives(config: Make) -> None:
     assert made.weights == {"dice": 0.5, "focal": 1.0, "self_distillation": 0.3}
     with pytest.raises(InputError, match="configuration cannot be used: label_smoothing must be"):
         new_task(config(loss=LossConfig(label_smoothing=2.0)), network=network, teachers=[])
-    with pytest.raises(InputError, match="weight of focal must not be negative"):
+    with pytest.raises(InputError, match="weights in loss must not be negative"):
         new_task(config(loss=LossConfig(focal=-1.0)), network=network, teachers=[])
 
 

@@ -59,9 +59,9 @@ def records(*names: str, seen: str = "P0") -> list[dict[str, object]]:
 
 
 def test_weights_in_proportion_to_dice() -> None:
-    assert tune_dice_weights({"a": 0.6, "b": 0.2}) == pytest.approx([0.75, 0.25])
+    assert tune_dice_weights([("a", 0.6), ("b", 0.2)]) == pytest.approx([0.75, 0.25])
     with pytest.raises(InputError, match=r"teacher b finds nothing"):
-        tune_dice_weights({"a": 0.6, "b": 0.0})
+        tune_dice_weights([("a", 0.6), ("b", 0.0)])
 
 
 def test_fixed_and_uniform_look_at_nobody(evaluator: Watched) -> None:
@@ -87,6 +87,13 @@ def test_tune_dice_looks_at_the_tune_cases_and_at_no_other(evaluator: Watched) -
     assert dice[0] > 0.95 > dice[1] > 0
     assert [teacher.weight for teacher in made] == pytest.approx([value / sum(dice) for value in dice], abs=1e-5)
     assert [teacher.temperature for teacher in made] == [1.0, 1.0]
+
+
+def test_one_run_may_teach_twice_by_other_taps(evaluator: Watched) -> None:
+    settings = DistillationConfig(teacher_weighting="tune_dice")
+    twice = [*teachers(same=0.75), *teachers(same=0.75)]
+    made, _ = weigh_teachers(twice, records("same", "same"), settings=settings, split=SPLIT, evaluator=evaluator)
+    assert [teacher.weight for teacher in made] == [0.5, 0.5]
 
 
 def test_calibration_divides_out_a_known_temperature(evaluator: Watched) -> None:

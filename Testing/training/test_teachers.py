@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from untrained import untrained_run
+from untrained import TEACHER, untrained_run
 
 from TeachFormerCore.data.prepared import open_prepared
 from TeachFormerCore.data.splits import read_splits
 from TeachFormerCore.distillation.teacher import Teacher
 from TeachFormerCore.errors import InputError
+from TeachFormerCore.run_files import read_manifest
 from TeachFormerCore.training.config import TeacherConfig, TrainConfig
-from TeachFormerCore.training.run_folder import read_manifest
 from TeachFormerCore.training.teachers import load_teachers
 
 Make = Callable[..., TrainConfig]
@@ -66,8 +66,8 @@ def test_taps_that_are_none_are_refused(config: Make, tmp_path: Path, taps: dict
 
 def test_a_teachers_teacher_leaks_too(config: Make, tmp_path: Path) -> None:
     """P6 is kept out; the teacher did not see it, but the one it learned from did."""
-    first = {"run": "first", "training_patients": ["P1"], "tuning_patients": ["P6"], "teachers": []}
-    second = {"run": "second", "training_patients": ["P1"], "tuning_patients": ["P2"], "teachers": [first]}
+    first = TEACHER | {"run": "first", "training_patients": ["P1"], "tuning_patients": ["P6"]}
+    second = TEACHER | {"run": "second", "training_patients": ["P1"], "tuning_patients": ["P2"], "teachers": [first]}
     run = untrained_run(config(run=str(tmp_path / "teacher")), teachers=[second])
     with pytest.raises(InputError, match="teacher first saw the patient P6 in tuning"):
         load(config(), TeacherConfig(run=str(run)))

@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ...errors import InputError
 from .arm_results import ArmResults
 from .results import PRIOR_TITLES, all_ensembles, teacher_arms
-from .study import Run, Study, Unfinished
+from .study import NAME, Run, Study, Unfinished
 
 Kind = Literal["teacher", "student", "distilled", "baseline", "ensemble", "prior"]
 # Keys that differ between an arm's runs, or between machines, and say nothing of what an arm is.
@@ -126,6 +127,36 @@ def read_arms(study: Study, results: Mapping[str, ArmResults], describe: Describ
                 facts=facts,
                 teachers=tuple(by),
                 missing=missing,
+            )
+        )
+    return arms
+
+
+def awaited_arms(study: Study, results: Mapping[str, ArmResults], describe: Describe) -> list[Arm]:
+    """The arms that a cross-validation plans and that have no result yet, each as its runs will be."""
+    arms = []
+    for name in dict.fromkeys(one.arm for one in study.unfinished):
+        config = study.planned.get(name)
+        if name in results or config is None:
+            continue
+        network = {"name": config["network"], "arguments": config["network_arguments"]}
+        manifest = {**study.example.manifest, "config": config, "network": network, "teachers": config["teachers"]}
+        example = Run(arm=name, folder=study.example.folder, manifest=manifest)
+        try:
+            facts = describe(example)
+        except InputError:
+            continue  # it will never have a result either
+        teachers = tuple(parts["arm"] if (parts := NAME.fullmatch(run)) else run for run in example.teachers)
+        arms.append(
+            Arm(
+                name=name,
+                kind="distilled" if teachers else _kind(facts.role, teaches=False),
+                results=ArmResults(name=name, results=()),
+                example=example,
+                runs=(),
+                facts=facts,
+                teachers=teachers,
+                missing=tuple(one for one in study.unfinished if one.arm == name),
             )
         )
     return arms

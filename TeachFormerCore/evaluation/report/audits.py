@@ -1,11 +1,12 @@
-"""Loss audits (``teachformer distill --audit --json``) that lie in run folders as ``audit.json``."""
+"""Loss audits (``teachformer distill --audit``), which lie in run folders as ``audit.json``."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from ...errors import InputError
+from ...run_files import read_json
 from .arms import Arm
-from .study import AUDIT_FILE, Run, read_json
+from .study import AUDIT_FILE, Run
 from .table import Column, Table
 
 
@@ -28,7 +29,7 @@ def _table(run: Run) -> Table:
         )
         rows = tuple(dict(row) for row in content["rows"])
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{file} is not a loss audit ({error!r}): write it with 'distill --audit --json'.") from error
+        raise InputError(f"{file} is not a loss audit ({error!r}): write it again with 'distill --audit'.") from error
     return Table(
         name=f"loss_audit_{run.folder.name}",
         title=f"Loss audit: {run.title}",

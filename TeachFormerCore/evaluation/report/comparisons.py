@@ -12,8 +12,8 @@ The questions, each a family of its own, for Dice per patient:
 5. *What does caching cost?* Arms that learn from cached teachers against the arm that differs in nothing but asking
    them online (same view for teacher and student). Two-sided.
 
-Holm's correction is over all tests of a family, with the permutation test's p. A family of which arms are unfinished is
-corrected for those that are there, and the report says so.
+Holm's correction is over all tests of a family, with the permutation test's p. A test of an arm that is planned and has
+no result yet counts with p = 1, so that the others are corrected for the whole family.
 """
 
 from collections.abc import Iterator, Sequence
@@ -66,9 +66,15 @@ class Comparison:
         return "better" if self.result.mean > 0 else "worse"
 
 
-def declared_comparisons(arms: Sequence[Arm]) -> list[Comparison]:
-    """Every comparison of which both arms have patients in common, question by question."""
+def declared_comparisons(arms: Sequence[Arm], awaited: Sequence[Arm] = ()) -> list[Comparison]:
+    """Every comparison of which both arms have patients in common, question by question.
+
+    Args:
+        arms: with results.
+        awaited: planned ones without a result, whose tests are counted.
+    """
     found = []
+    arms = [*arms, *awaited]
     ablated = [arm for arm in arms if (alone := student_alone(arm, arms)) and arm.planned_folds < alone.planned_folds]
     whole = [arm for arm in arms if arm not in ablated]
     families = {
@@ -79,7 +85,7 @@ def declared_comparisons(arms: Sequence[Arm]) -> list[Comparison]:
         "caching": _against_online(arms),
     }
     for question, pairs in families.items():
-        tested = []
+        tested, untested = [], 0
         for first, second in pairs:
             ours, theirs = first.results.values(METRIC), second.results.values(METRIC)
             patients = tuple(sorted(ours.keys() & theirs.keys()))
@@ -88,7 +94,9 @@ def declared_comparisons(arms: Sequence[Arm]) -> list[Comparison]:
                 one_sided = question == "teacher"
                 result = non_inferiority(differences, margin=MARGIN) if one_sided else compare(differences)
                 tested.append((first, second, patients, result))
-        corrected = holm([result.p_permutation for *_, result in tested])
+            elif first.missing or second.missing:
+                untested += 1
+        corrected = holm([result.p_permutation for *_, result in tested] + [1.0] * untested)
         found += [
             Comparison(
                 question=question,
@@ -99,7 +107,7 @@ def declared_comparisons(arms: Sequence[Arm]) -> list[Comparison]:
                 p_holm=p,
                 interim=bool(first.missing or second.missing),
             )
-            for (first, second, patients, result), p in zip(tested, corrected, strict=True)
+            for (first, second, patients, result), p in zip(tested, corrected, strict=False)
         ]
     return found
 
@@ -129,9 +137,9 @@ def _against_alone(tested: Sequence[Arm], arms: Sequence[Arm]) -> Iterator[tuple
 
 def _against_teacher(tested: Sequence[Arm], arms: Sequence[Arm]) -> Iterator[tuple[Arm, Arm]]:
     for arm in tested:
-        teacher = best_teacher(arm, arms) if arm.kind == "distilled" else None
-        if teacher is not None:
-            yield arm, teacher
+        teachers = [other for other in arms if other.name in arm.teachers] if arm.kind == "distilled" else []
+        if teachers:
+            yield arm, best_teacher(arm, arms) or teachers[0]
 
 
 def _against_unet(tested: Sequence[Arm], arms: Sequence[Arm]) -> Iterator[tuple[Arm, Arm]]:

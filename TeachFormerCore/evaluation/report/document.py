@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ...errors import missing_dependency
+from ...errors import InputError, missing_dependency
 from ..page import environment
 from . import figures, further_tables, panels, paper_tables
 from .arm_results import ArmResults
-from .arms import Arm, Describe, read_arms
+from .arms import Arm, Describe, awaited_arms, read_arms
 from .audits import audit_tables
 from .cases import Cohort
 from .comparisons import QUESTIONS, Comparison, declared_comparisons
@@ -112,6 +112,7 @@ def make_report(
         MissingDependencyError: see `check_installed`.
     """
     check_installed()
+    study = _with_networks(study, describe)
     stored = stored or StoredScores()
     results, damaged = score_study(study, cohort, stored=stored)
     tested: dict[str, ArmResults] = {}
@@ -120,7 +121,7 @@ def make_report(
         damaged += more
     study = replace(study, unfinished=study.unfinished + tuple(damaged))
     arms = read_arms(study, results, describe)
-    comparisons = declared_comparisons(arms)
+    comparisons = declared_comparisons(arms, awaited_arms(study, results, describe))
     source = paper_source(cohort.dataset, len(study.example.window))
     context = Context(study=study, cohort=cohort, arms=arms, source=source)
     made = [
@@ -149,8 +150,8 @@ def make_report(
         pictures=_pictures(arms, comparisons, cohort),
         per_case=_per_case(arms),
         scores=stored,
-        notes=_notes(study, damaged_count=len(damaged)),
-        damaged=[f"{one.arm}, fold {one.fold}, seed {one.seed}: {one.why}" for one in damaged],
+        notes=_notes(study),
+        damaged=[f"{one.arm}, fold {one.fold}, seed {one.seed}: {one.why}" for one in study.unfinished if one.damaged],
     )
 
 
@@ -227,6 +228,20 @@ def html(report: Report) -> str:
     )
 
 
+def _with_networks(study: Study, describe: Describe) -> Study:
+    """The study without the runs whose manifest names a network that cannot be built."""
+    runs, unusable = [], []
+    for run in study.runs:
+        try:
+            describe(run)
+            runs.append(run)
+        except InputError as error:
+            unusable.append(run.unusable(str(error)))
+    if not runs:
+        raise InputError(f"There is no run that can be used: {unusable[0].why}")
+    return replace(study, runs=tuple(runs), unfinished=(*study.unfinished, *unusable))
+
+
 def _pictures(arms: Sequence[Arm], comparisons: Sequence[Comparison], cohort: Cohort) -> list[Picture]:
     drawn = [
         (
@@ -281,8 +296,9 @@ def _facts(study: Study, cohort: Cohort) -> list[tuple[str, str]]:
     return [(name, text) for name, text in facts if text]
 
 
-def _notes(study: Study, *, damaged_count: int) -> list[str]:
+def _notes(study: Study) -> list[str]:
     notes = []
+    damaged_count = sum(one.damaged for one in study.unfinished)
     waiting = len(study.unfinished) - damaged_count
     if waiting:
         counted = f"{waiting} runs are" if waiting > 1 else "1 run is"

@@ -1,6 +1,6 @@
 """Statistics, detection and calibration, means over slices, and what was trained and what is still to come."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from ..detection import picai_score
 from ..statistics import detectable_d_z, smallest_possible_p
@@ -38,7 +38,7 @@ def statistics(context: Context, comparisons: Sequence[Comparison]) -> Table | N
     notes = [
         "Differences of Dice per patient, first minus second. Seeds are repeats, averaged for each patient first. "
         "Interval: BCa bootstrap over patients, 95 %. p: sign-flip permutation test; Holm: corrected for all tests of "
-        "the same question; Wilcoxon: signed-rank test, beside it.",
+        "the same question, planned ones without a result among them; Wilcoxon: signed-rank test, beside it.",
         f"Non-inferiority is one-sided: the null is that the student is worse by {100 * MARGIN:g} Dice points or more.",
         f"With {fewest} patients no two-sided p can be below {smallest_possible_p(fewest):.2g} before correction"
         + ("" if detectable is None else f"; with {most} the test finds d_z {detectable:.2f} four times in five")
@@ -176,7 +176,28 @@ def runs(context: Context) -> Table:
             Column(key="precision", title="Precision"),
         ),
         rows=(*rows, *waiting),
+        notes=tuple(_step_costs(context)),
     )
+
+
+def _step_costs(context: Context) -> Iterator[str]:
+    """What a step costs beside one of another arm, where an arm was given as many steps as take the other's time."""
+    arms = {arm.name: arm for arm in context.arms}
+    for name, of in context.study.seconds_of.items():
+        if name not in arms or of not in arms:
+            continue
+        ours, theirs = arms[name], arms[of]
+        steps = {(run.fold, run.seed): run.manifest["steps"] for run in theirs.runs}
+        # The configuration has the number that was fixed before the training, which may have stopped early.
+        fixed = {(run.fold, run.seed): run.config["max_steps"] for run in ours.runs}
+        ratio = mean_of([fixed[key] / steps[key] for key in fixed.keys() & steps.keys() if fixed[key] and steps[key]])
+        if ratio is not None:
+            outputs = theirs.distillation.get("teacher_outputs")
+            yield (
+                f"A step of {theirs.title}{f' (teacher outputs {outputs})' if outputs else ''} costs {ratio:.2f} times "
+                f"a step of {ours.title}: both were measured in turns on one machine, to give the latter as many steps "
+                "as take the former's time. The seconds above also hold what else the machine did."
+            )
 
 
 def unfinished(context: Context) -> Table | None:

@@ -14,7 +14,7 @@ def missing_channels(arms: Sequence[Arm]) -> Table | None:
         measured = [run.manifest["subsets"] for run in arm.runs if run.manifest.get("subsets")]
         if not measured:
             continue
-        means = {name: mean_of([subsets[name] for subsets in measured]) for name in measured[0]}
+        means = {name: mean_of([subsets[name] for subsets in measured if name in subsets]) for name in measured[0]}
         full = list(means.values())[-1]  # the full set comes last
         for name, dice in means.items():
             lost = None if dice is None or full is None else full - dice

@@ -1,6 +1,5 @@
 """Scores every arm of a study: trained runs, ensembles of them, and masks that need no training."""
 
-import csv
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import numpy as np
 
 from ...errors import InputError
 from ...progress import Progress
+from ...run_files import read_per_case
 from ..baselines import CENTRED_ELLIPSOID, PREDICT_NOTHING, SUV_2_5, baseline_masks
 from ..calibration import brier_score, reliability
 from ..detection import detection_map, detections
@@ -75,10 +75,7 @@ def score_study(
                 progress.advance(len(volume.parts))
             for result in scoring.finish():
                 found[result.arm].append(result)
-            damaged += [
-                Unfinished(arm=run.arm, fold=run.fold, seed=run.seed, why=why, damaged=True)
-                for run, why in scoring.damaged.items()
-            ]
+            damaged += [run.unusable(why) for run, why in scoring.damaged.items()]
     return {name: ArmResults(name=name, results=tuple(rows)) for name, rows in found.items() if rows}, damaged
 
 
@@ -123,9 +120,11 @@ class _FoldScoring:
         ]
         self.earlier = [run for run, results in self.of_runs.items() if results]
         self.of_priors: list[VolumeResult] = []
+        self.tabled: set[tuple[str, str]] = set()  # case and label of every row that a run's own table must have
 
     def score(self, volume: Volume) -> None:
         """Scores all that there is of a volume."""
+        self.tabled |= {(case, label) for case in volume.parts for label in self.cohort.labels}
         stored = {}
         for run, results in self.of_runs.items():
             if run in self.earlier:
@@ -148,7 +147,7 @@ class _FoldScoring:
         """The results of all that is whole."""
         for run, results in self.of_runs.items():
             try:
-                _check_stored_dice(run.folder / self.table, results)
+                _check_stored_dice(run.folder / self.table, results, self.tabled)
             except InputError as error:
                 self.damaged.setdefault(run, str(error))
             if run not in self.damaged:
@@ -197,21 +196,19 @@ class _FoldScoring:
         )
 
 
-def _check_stored_dice(file: Path, results: Sequence[VolumeResult]) -> None:
+def _check_stored_dice(file: Path, results: Sequence[VolumeResult], tabled: set[tuple[str, str]]) -> None:
     """Refuses predictions that are not those which the run's own table of its cases was written for."""
     ours = {(one.case, one.label): one.dice for result in results for one in result.scores}
-    try:
-        with file.open(newline="", encoding="utf-8") as stream:
-            rows = {(row["case"], row["label"]): row["dice"] for row in csv.DictReader(stream)}
-    except (OSError, KeyError) as error:
-        raise InputError(f"{file} cannot be read ({error}): copy the run again.") from error
-    for key, text in rows.items():
-        theirs = float(text) if text else None
+    rows = read_per_case(file)
+    if missing := sorted(tabled - rows.keys()):
+        raise InputError(f"{file} has no row of {missing[0][0]}, {missing[0][1]}: copy the run again.")
+    for key, theirs in rows.items():
         # Slices that are stacked to volumes have no figure of their own here.
         if key in ours and not _same(ours[key], theirs):
             raise InputError(
-                f"{file} says Dice {text or 'none'} of {key[0]}, its stored mask has {ours[key]}: the folder was "
-                "changed, or the data is not that which the run was trained on; copy or train it again."
+                f"{file} says Dice {'none' if theirs is None else theirs} of {key[0]}, its stored mask has "
+                f"{ours[key]}: the folder was changed, or the data is not that which the run was trained on; copy or "
+                "train it again."
             )
 
 

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from ...errors import InputError
+from ...run_files import read_json
 from ..calibration import Reliability
 from ..detection import Detections
 from ..lesions import LesionCounts
 from ..scores import Score
 from .arm_results import VolumeResult
-from .study import Run, read_json
+from .study import Run
 
 SCORES = "scores.json"
 PLACE = ("arm", "fold", "seed")  # where a result stands in a study; not what it is of

@@ -1,7 +1,6 @@
 """Run folders and cross-validation folders as one study: what is finished, what is not, what belongs together."""
 
 import csv
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
+from ...run_files import CONFIG, MANIFEST_FILE, misfit, read_json, read_manifest
 
-CROSSVAL_FILE, MANIFEST_FILE, CONFIG_FILE = "crossval.json", "manifest.json", "config.yaml"
+CROSSVAL_FILE, CONFIG_FILE = "crossval.json", "config.yaml"
 METRICS_FILE, AUDIT_FILE = "metrics.csv", "audit.json"
 PREDICTIONS_FOLDER, PER_CASE_FILE = "predictions", "per_case.csv"
 KEPT_OUT_FOLDER, KEPT_OUT_FILE = "predictions_kept_out", "kept_out.csv"  # of no fold: tested once, by every run
@@ -67,10 +67,14 @@ class Run:
         """The size that the network was built for, z, y, x (y, x in 2D)."""
         return tuple(self.config["image_size"] or self.config["patch_size"])
 
+    def unusable(self, why: str) -> "Unfinished":
+        """It, as one that is in no figure."""
+        return Unfinished(arm=self.arm, fold=self.fold, seed=self.seed, why=why, damaged=True)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Unfinished:
-    """A run that is not in the figures, and why."""
+    """A run that is not in the figures, and why; damaged: it has ended, and cannot be used."""
 
     arm: str
     fold: Fold
@@ -89,6 +93,8 @@ class Study:
         runs: finished ones.
         unfinished: the others.
         ensembles: arms to average, by the name of the ensemble, as the cross-validations declare them.
+        planned: configuration of one run of each arm that is trained, as they declare it.
+        seconds_of: arms that get the time of another, and that other.
         order: the arms in the order of their declaration.
     """
 
@@ -98,6 +104,8 @@ class Study:
     unfinished: tuple[Unfinished, ...]
     ensembles: Mapping[str, tuple[str, ...]]
     order: tuple[str, ...]
+    planned: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    seconds_of: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def example(self) -> Run:
@@ -121,8 +129,11 @@ def read_study(folders: Sequence[Path]) -> Study:
     for folder in folders:
         reading.read(folder)
     if not reading.runs:
+        damaged = [one.why for one in reading.unfinished if one.damaged]
         waiting = f" ({len(reading.unfinished)} are not finished)" if reading.unfinished else ""
         named = ", ".join(map(str, folders))
+        if damaged:
+            raise InputError(f"{named}: there is no run that can be used: {damaged[0]}")
         raise InputError(f"{named}: there is no finished run to report on{waiting}; train one to its end first.")
     runs = tuple(reading.runs)
     _check_comparable(runs)
@@ -136,6 +147,8 @@ def read_study(folders: Sequence[Path]) -> Study:
         unfinished=tuple(unfinished),
         ensembles=reading.ensembles,
         order=tuple(found),
+        planned=reading.planned,
+        seconds_of=reading.seconds_of,
     )
 
 
@@ -145,6 +158,8 @@ class _Reading:
     unfinished: list[Unfinished] = field(default_factory=list)
     ensembles: dict[str, tuple[str, ...]] = field(default_factory=dict)
     protocols: dict[str, str] = field(default_factory=dict)
+    planned: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    seconds_of: dict[str, str] = field(default_factory=dict)
     order: list[str] = field(default_factory=list)
 
     def read(self, folder: Path) -> None:
@@ -153,11 +168,9 @@ class _Reading:
             return
         parts = NAME.fullmatch(folder.resolve().name)
         arm = parts["arm"] if parts else folder.resolve().name
-        if (folder / MANIFEST_FILE).is_file():
-            self._read_run(folder, arm)
-        elif (folder / CONFIG_FILE).is_file():
+        if (folder / MANIFEST_FILE).is_file() or (folder / CONFIG_FILE).is_file():
             fold, seed = (parts["fold"], int(parts["seed"])) if parts else ("", 0)
-            self.unfinished.append(Unfinished(arm=arm, fold=fold, seed=seed, why=_progress(folder)))
+            self._read_run(folder, arm, fold, seed)
         else:
             raise InputError(
                 f"{folder} is neither a run nor a cross-validation (it has no {MANIFEST_FILE}, {CONFIG_FILE} or "
@@ -173,26 +186,27 @@ class _Reading:
             for arm, described in content["arms"].items():
                 if (described or {}).get("ensemble_of"):
                     self.ensembles[arm] = tuple(described["ensemble_of"])
+                if (described or {}).get("seconds_of"):
+                    self.seconds_of[arm] = str(described["seconds_of"])
+            if wrong := misfit(planned := content.get("configs", {}), {str: CONFIG}, "configs"):
+                raise ValueError(wrong)
+            self.planned |= planned
             jobs = [(str(job["arm"]), job["fold"], int(job["seed"]), Path(job["run"]).name) for job in content["jobs"]]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(f"{file} is not what 'crossval' writes ({error!r}): run 'crossval' again.") from error
         for arm, fold, seed, name in jobs:
-            run = folder / name
-            if (run / MANIFEST_FILE).is_file():
-                self._read_run(run, arm)
-            else:
-                self.unfinished.append(Unfinished(arm=arm, fold=fold, seed=seed, why=_progress(run)))
+            self._read_run(folder / name, arm, fold, seed)
 
-    def _read_run(self, folder: Path, arm: str) -> None:
-        file = folder / MANIFEST_FILE
-        run = Run(arm=arm, folder=folder, manifest=read_json(file))
+    def _read_run(self, folder: Path, arm: str, fold: Fold, seed: int) -> None:
+        if not (folder / MANIFEST_FILE).is_file():
+            self.unfinished.append(Unfinished(arm=arm, fold=fold, seed=seed, why=_progress(folder)))
+            return
         try:
-            key = (run.arm, run.fold, run.seed)
-            _ = run.window, run.teachers, run.manifest["data"]["preparation"], run.manifest["patients"]["validation"]
-            _ = run.manifest["network"]["arguments"], run.manifest["data"]["labels"], run.config["spacing"]
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{file} is not the manifest of a run ({error!r}): train it again.") from error
-        if key in [(one.arm, one.fold, one.seed) for one in self.runs]:
+            run = Run(arm=arm, folder=folder, manifest=read_manifest(folder))
+        except InputError as error:
+            self.unfinished.append(Unfinished(arm=arm, fold=fold, seed=seed, why=str(error), damaged=True))
+            return
+        if (run.arm, run.fold, run.seed) in [(one.arm, one.fold, one.seed) for one in self.runs]:
             raise InputError(
                 f"{run.title} is there twice ({folder} is the second): give each run once, and runs of different "
                 "experiments names of their own."
@@ -202,18 +216,6 @@ class _Reading:
             self.unfinished.append(Unfinished(arm=arm, fold=run.fold, seed=run.seed, why=why))
         else:
             self.runs.append(run)
-
-
-def read_json(file: Path) -> Any:
-    """The content of a JSON file.
-
-    Raises:
-        InputError: it cannot be read.
-    """
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file} cannot be read ({error}): copy it again, or train the run again.") from error
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
