@@ -3,7 +3,7 @@
 python Training/results.py        the page, from the evaluations of models and the reports of studies there
 python Training/results.py sts    first the report of the runs in the runs folder's 'sts'; manifest, configuration and
                                   tables of each finished one are kept. Those kept before whose runs are gone stay in
-                                  the figures, by the scores of the last report.
+                                  the figures, by the scores of the last report, and its pictures of single cases.
 """
 
 import json
@@ -15,8 +15,10 @@ from typing import Any
 
 from TeachFormerCore.evaluation.report.document import MARKDOWN, report_markdown
 from TeachFormerCore.evaluation.report.stored_scores import SCORES
-from TeachFormerCore.evaluation.report.study import AUDIT_FILE, CROSSVAL_FILE
+from TeachFormerCore.evaluation.report.study import AUDIT_FILE
 from TeachFormerCore.paths import runs_folder
+from TeachFormerCore.training.arms import make_jobs, parse_crossval
+from TeachFormerCore.training.job_state import write_crossval
 from TeachFormerCore.training.run_folder import (
     CONFIG_FILE,
     KEPT_OUT_FILE,
@@ -25,7 +27,9 @@ from TeachFormerCore.training.run_folder import (
     PER_CASE_FILE,
 )
 
+CONFIGS = Path(__file__).parent / "configs"
 DOCS = Path(__file__).parent.parent / "docs"
+PANELS = Path("figures") / "panels.png"
 RESULTS = DOCS / "results"
 KEPT = (CONFIG_FILE, MANIFEST_FILE, METRICS_FILE, PER_CASE_FILE, KEPT_OUT_FILE, AUDIT_FILE)
 COLUMNS = {"dice": "Dice", "iou": "IoU", "surface_dice": "Surface Dice 3 mm", "hd95_mm": "HD95 mm"}
@@ -51,24 +55,36 @@ def collect(study: str) -> None:
     """Makes a study's report, and keeps of each finished run what is small."""
     target, folder = RESULTS / study, runs_folder() / study
     finished = sorted(file.parent for file in folder.glob(f"*/{MANIFEST_FILE}"))
-    if not finished:
-        raise SystemExit(f"{folder} has no finished run: the report of {study} stays as it is.")
     names = {run.name for run in finished}
     earlier = [run for run in sorted((target / "runs").glob("*")) if run.name not in names]
-    # The runs of a cross-validation may lie there before it was ever started as a whole.
-    runs = [folder] if (folder / CROSSVAL_FILE).exists() else finished
-    report = [sys.executable, "-m", "TeachFormerCore", "report", *runs, *earlier, "--output", target, "--title", study]
+    crossval = parse_crossval(["--config", str(CONFIGS / f"{study}_crossval.yaml")])
+    write_crossval(crossval, make_jobs(crossval))  # as 'crossval' does when it starts: what is planned
+    report = [sys.executable, "-m", "TeachFormerCore", "report", folder, *earlier, "--output", target, "--title", study]
+    panels = _panels(target)
     for made in ("tables", "figures"):  # what the last report had may not be in this one
         shutil.rmtree(target / made, ignore_errors=True)
     if (target / SCORES).exists():
         report += ["--scores", target / SCORES]
     subprocess.run([str(word) for word in report], check=True)
+    if panels and not (target / PANELS).exists():
+        (target / PANELS).write_bytes(panels[0])
+        with (target / MARKDOWN).open("a", encoding="utf-8") as page:
+            page.write(f"\n{panels[1]}")
     for run in finished:
         kept = target / "runs" / run.name
         kept.mkdir(parents=True, exist_ok=True)
         for name in KEPT:
             if (run / name).exists():
                 shutil.copy(run / name, kept / name)
+
+
+def _panels(report: Path) -> tuple[bytes, str] | None:
+    """The pictures of single cases of a written report, and its section of them: they need predictions."""
+    if not (report / PANELS).exists():
+        return None
+    _, title, section = (report / MARKDOWN).read_text(encoding="utf-8").partition("## Single cases\n")
+    section = section.partition("\n\nEvery case: ")[0].rstrip()
+    return (report / PANELS).read_bytes(), f"{title}{section}\n"
 
 
 def commands(study: str) -> str:
