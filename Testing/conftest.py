@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,6 +22,17 @@ def data_folder() -> Path | None:
         if folder and (Path(folder) / "STS_PETCT_MR").is_dir():
             return Path(folder)
     return None
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> Path:
+    """A copy of what is installed: setuptools keeps what it builds beside the sources, and packs that too next time."""
+    copy = tmp_path / "sources"
+    package = Path("TeachFormerCore")
+    shutil.copytree(REPOSITORY / package, copy / package, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copyfile(REPOSITORY / name, copy / name)
+    return copy
 
 
 @pytest.fixture(scope="session")

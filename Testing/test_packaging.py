@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import sysconfig
@@ -13,17 +12,6 @@ import pytest
 
 REPOSITORY = Path(__file__).parent.parent
 SHIPPED = REPOSITORY / "TeachFormerCore" / "models"
-
-
-@pytest.fixture
-def sources(tmp_path: Path) -> Path:
-    """A copy of what is installed: setuptools keeps what it builds beside the sources, and packs that too next time."""
-    copy = tmp_path / "sources"
-    package = Path("TeachFormerCore")
-    shutil.copytree(REPOSITORY / package, copy / package, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md"):
-        shutil.copyfile(REPOSITORY / name, copy / name)
-    return copy
 
 
 def test_an_installed_package_finds_the_shipped_weights(sources: Path, tmp_path: Path) -> None:

@@ -402,7 +402,7 @@ def test_two_runs_and_a_second_predictor_give_identical_masks(model: Path, image
 @pytest.mark.full
 @pytest.mark.parametrize(("runtime", "package"), [("openvino", "openvino"), ("onnx", "onnxruntime")])
 def test_an_environment_without_torch(
-    model: Path, images: dict[str, sitk.Image], tmp_path: Path, runtime: str, package: str
+    model: Path, images: dict[str, sitk.Image], sources: Path, tmp_path: Path, runtime: str, package: str
 ) -> None:
     """A fresh environment with numpy, SimpleITK, safetensors and one runtime."""
     import venv
@@ -412,7 +412,7 @@ def test_an_environment_without_torch(
     python = environment / "bin" / "python"
     install = [python, "-m", "pip", "install", "--quiet", "-c", REPOSITORY / "constraints.txt"]
     subprocess.run([*install, "numpy", "SimpleITK", "safetensors", package], check=True, timeout=600)
-    subprocess.run([*install, "--no-deps", REPOSITORY], check=True, timeout=300)
+    subprocess.run([*install, "--no-deps", sources], check=True, timeout=300)
     assert subprocess.run([python, "-c", "import torch"], capture_output=True).returncode == 1
     for name, image in images.items():
         sitk.WriteImage(image, str(tmp_path / f"{name}.nrrd"))
