@@ -15,6 +15,11 @@ from TeachFormerCore.data.channels import Channel, default_normalisation
 from TeachFormerCore.data.prepared import PreparationPlan, PreparedData, open_prepared, write_plan
 from TeachFormerCore.evaluation.overlap import dice
 
+# The study of `conftest`: its patients, who is kept out of which fold, and the runs that are not finished.
+PATIENTS = [f"P{number}" for number in range(8)]
+FOLDS = [PATIENTS[:4], PATIENTS[4:]]
+MISSING = [("unet", 1, 0), ("student_from_all_paper", 0, 0)]
+
 SMALL = {"filters": 2, "transformer_depth": 4}
 # What crossval.json says of an arm, and the noise of its predictions: the more, the worse.
 ARMS: dict[str, tuple[dict[str, Any], float]] = {
@@ -256,3 +261,8 @@ def _write_metrics(run: Path, noise: float, taught: bool, epochs: int) -> None:
             choice = [f"{0.9 - done / 2:.4f}", f"{(1 - noise / 2) * (1 - np.exp(-4 * done)):.4f}"]
             row = [epoch, 20 * (epoch + 1), 0.001, *(f"{value:.5f}" for value in values)]
             writer.writerow(row + (choice if epoch % 2 else ["", ""]))
+
+
+def rows_of(folder: Path, table: str) -> dict[str, dict[str, str]]:
+    with (folder / "tables" / f"{table}.csv").open(newline="", encoding="utf-8") as stream:
+        return {row["arm"]: row for row in csv.DictReader(stream)}
