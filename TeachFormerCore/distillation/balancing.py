@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
+
+from .processes import mean_over_processes
 
 EVERY = 25  # steps; a look costs one more backward pass for each term and for Eq. 3, in all a tenth of the time
 MEMORY = 0.8  # of the scales, from look to look
@@ -43,20 +45,12 @@ class GradientBalancing(nn.Module):
             parameters: of the student.
         """
         if self.steps % EVERY == 0:
-            wanted = _shared(gradient_of(task_loss, parameters)).norm()
-            found = torch.stack([_shared(gradient_of(terms[name], parameters)).norm() for name in self.names])
-            log_ratio = (wanted / found).clamp(1 / LARGEST_SCALE, LARGEST_SCALE).log()
+            losses = [task_loss, *(terms[name] for name in self.names)]
+            wanted, *found = (mean_over_processes(gradient_of(loss, parameters)).norm() for loss in losses)
+            log_ratio = (wanted / torch.stack(found)).clamp(1 / LARGEST_SCALE, LARGEST_SCALE).log()
             log_ratio = torch.where(log_ratio.isfinite(), log_ratio, self.log_scale)
             self.log_scale.lerp_(log_ratio, 1 - MEMORY if self.steps else 1.0)
         self.steps += 1
-
-
-def _shared(gradient: Tensor) -> Tensor:
-    """The gradient of the whole batch, where each of several processes has a part of it."""
-    if distributed.is_available() and distributed.is_initialized():
-        distributed.all_reduce(gradient)
-        gradient /= distributed.get_world_size()
-    return gradient
 
 
 def gradient_of(loss: Tensor, parameters: Sequence[nn.Parameter]) -> Tensor:

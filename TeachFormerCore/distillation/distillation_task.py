@@ -4,12 +4,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
 from ..networks import SegmentationNetwork
 from .attention_similarity import AttentionSimilarity
 from .balancing import GradientBalancing
 from .pixelwise_divergence import PixelwiseDivergence
+from .processes import of_first_process
 from .projection import ChannelProjection, map_channels
 from .segmentation_loss import SegmentationLoss
 from .self_distillation import SelfDistillation
@@ -166,11 +167,8 @@ class DistillationTask(SegmentationTask):
         weights = {number: teacher.weight for number, teacher in enumerate(self._teachers)}
         if not (self.training and self.drop_teacher):
             return weights
-        drawn = torch.rand(len(weights))
-        if distributed.is_available() and distributed.is_initialized():
-            drawn = drawn.to(next(self.parameters()).device)
-            distributed.broadcast(drawn, 0)
-        draws = drawn.tolist()
+        # Drawn on the processor, as ever; GPUs share what lies on them.
+        draws = of_first_process(torch.rand(len(weights)).to(next(self.parameters()).device)).tolist()
         luckiest = max(weights, key=draws.__getitem__)
         kept = {n: weight for n, weight in weights.items() if draws[n] >= self.drop_teacher or n == luckiest}
         share = sum(weights.values()) / sum(kept.values())
