@@ -61,7 +61,7 @@ class Progress:
         """E.g. ``checking STS: 12 of 39, 8 s, 18 s left``."""
         text = f"{self.label}: {self.done} of {self.total}, {duration(elapsed_s)}"
         if 0 < self.done < self.total:
-            text += f", {duration(elapsed_s / self.done * (self.total - self.done))} left"
+            text += f", {time_left(elapsed_s, self.done, self.total)}"
         return text
 
     def _show(self, now: float) -> None:
@@ -87,6 +87,11 @@ class Progress:
             self._stream.flush()
         except (AttributeError, OSError, ValueError):  # no stream, or a closed one: the job itself goes on
             self._terminal, self._interval = False, float("inf")
+
+
+def time_left(elapsed_s: float, done: int, total: int) -> str:
+    """E.g. ``18 s left``, at the pace so far; ``done`` is at least 1."""
+    return f"{duration(elapsed_s / done * (total - done))} left"
 
 
 def duration(seconds: float) -> str:

@@ -100,8 +100,7 @@ def bench(model: Path, arguments: argparse.Namespace, scratch: Path, *, as_scann
             mask = folder / f"{len(masks)}.nii.gz"
             candidate = dict(vars(way)) if way else None
             task = {"candidate": candidate, "device": ways[0].device, "model": str(model), "pairs": pairs}
-            task |= {"output": str(mask)}
-            row = _in_a_process({**task, "repeats": arguments.repeats})
+            row = _in_a_process({**task, "output": str(mask), "repeats": arguments.repeats})
             progress.advance()
             if "refused" in row:
                 refused.append(f"{named}: {row['refused']}")
@@ -207,7 +206,7 @@ def sections_of(page: Path) -> dict[str, str]:
         raise InputError(f"{page} could not be read ({error}): give another file.") from error
     if not parts[0].startswith(TITLE):
         raise InputError(f"{page} exists and is no page of 'teachformer bench': give another file.")
-    return {part.partition("\n")[0]: part.partition("\n")[2] for part in parts[1:]}
+    return {devices: text for devices, _, text in (part.partition("\n") for part in parts[1:])}
 
 
 def as_page(told: dict[str, Any], others: Mapping[str, str] | None = None) -> str:
@@ -223,10 +222,10 @@ def as_page(told: dict[str, Any], others: Mapping[str, str] | None = None) -> st
         "machines.",
     ]
     packages = ", ".join(f"{name} {version}" for name, version in told["versions"].items() if version)
-    own = ["", f"{told['date']}; {told['threads']} threads; {packages}."]
+    own = [f"\n{told['date']}; {told['threads']} threads; {packages}."]
     for model in told["models"]:
         own += ["", *_section(model)]
-    sections = {**(others or {}), told["devices"]: "\n".join([*own, ""])}
+    sections = {**(others or {}), told["devices"]: "\n".join(own)}
     return "\n".join(lines) + "".join(f"\n\n## {name}\n{text.rstrip()}" for name, text in sections.items()) + "\n"
 
 

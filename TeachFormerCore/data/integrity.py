@@ -64,25 +64,18 @@ def non_finite_voxels(path: Path) -> int:
 
 def promised_voxels(path: Path) -> int:
     """How many voxels the header of a NIfTI file promises; 0 where it cannot be read, which ITK will say better."""
-    try:
-        header = _nifti_header(path)
-    except (OSError, EOFError, zlib.error, struct.error):
-        return 0
+    header = _readable_header(path)
     return header.voxels if header else 0
 
 
 def is_sheared(path: Path) -> bool:
     """Whether the axes of a NIfTI file's sform are not at right angles; ITK would go by its qform, and say nothing."""
-    try:
-        with _open(path) as file:
-            content = file.read(348)
-        order = "<" if struct.unpack_from("<i", content)[0] == 348 else ">"
-        (code,) = struct.unpack_from(f"{order}h", content, 254)
-        axes = np.array(struct.unpack_from(f"{order}12f", content, 280)).reshape(3, 4)[:, :3]
-    except (OSError, EOFError, zlib.error, struct.error):
+    header = _readable_header(path)
+    if header is None or header.sform is None:
         return False
+    axes = np.array(header.sform).reshape(3, 4)[:, :3]
     lengths = np.linalg.norm(axes, axis=0)
-    if code <= 0 or not (np.isfinite(lengths).all() and lengths.all()):
+    if not (np.isfinite(lengths).all() and lengths.all()):
         return False
     cosines = (axes / lengths).T @ (axes / lengths) - np.eye(3)
     return bool(np.abs(cosines).max() > LARGEST_COSINE)
@@ -95,6 +88,14 @@ class _NiftiHeader:
     bits: int
     voxels: int
     offset: int  # of the first voxel in the file, in bytes
+    sform: tuple[float, ...] | None  # 3 x 4, by rows; None where the file has none
+
+
+def _readable_header(path: Path) -> _NiftiHeader | None:
+    try:
+        return _nifti_header(path)
+    except (OSError, EOFError, zlib.error, struct.error):
+        return None
 
 
 def _nifti_header(path: Path) -> _NiftiHeader | None:
@@ -107,10 +108,12 @@ def _nifti_header(path: Path) -> _NiftiHeader | None:
     dimensions = struct.unpack_from(f"{order}8h", content, 40)
     datatype, bits = struct.unpack_from(f"{order}2h", content, 70)
     (offset,) = struct.unpack_from(f"{order}f", content, 108)
+    (sform_code,) = struct.unpack_from(f"{order}h", content, 254)
+    sform = struct.unpack_from(f"{order}12f", content, 280) if sform_code > 0 else None
     if not 0 <= offset < 2**40:  # nor NaN
         raise EOFError(f"its header has the voxels begin at byte {offset:g}")
     voxels = math.prod(max(1, length) for length in dimensions[1 : 1 + dimensions[0]])
-    return _NiftiHeader(order=order, datatype=datatype, bits=bits, voxels=voxels, offset=int(offset))
+    return _NiftiHeader(order=order, datatype=datatype, bits=bits, voxels=voxels, offset=int(offset), sform=sform)
 
 
 def _nifti_damage(path: Path) -> str | None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ..errors import EXIT_CANCELLED, TeachFormerError
-from ..progress import duration
+from ..progress import time_left
 from .batch import BatchJob as BatchJob
 from .batch import run_batch
 from .batch_state import Record
@@ -72,8 +72,8 @@ def run_cases(job: BatchJob) -> int:
         ended += 1
         if record.error:
             print(f"error: {record.case}: {Failure(**record.error).message}", flush=True)
-        left = duration((time.monotonic() - begun) / ended * (total - ended))
-        progress.at(ended / total, f"{record.case}: {record.state}, {ended} of {total}, {left} left")
+        left = time_left(time.monotonic() - begun, ended, total)
+        progress.at(ended / total, f"{record.case}: {record.state}, {ended} of {total}, {left}")
 
     def work(cancellation: Cancellation) -> int:
         progress.start("Looking for cases")
