@@ -7,7 +7,11 @@ from typing import Any, NoReturn
 
 from .errors import InputError
 
-MANIFEST_FILE = "manifest.json"
+CROSSVAL_FILE = "crossval.json"  # of a cross-validation; the others are of a run
+CONFIG_FILE, MANIFEST_FILE = "config.yaml", "manifest.json"
+METRICS_FILE, AUDIT_FILE = "metrics.csv", "audit.json"
+PREDICTIONS_FOLDER, PER_CASE_FILE = "predictions", "per_case.csv"
+KEPT_OUT_FOLDER, KEPT_OUT_FILE = "predictions_kept_out", "kept_out.csv"  # of no fold: tested once, by every run
 
 # A shape is a type, a tuple of alternatives, an object's keys with their shapes (``key?`` may be missing, ``str`` is
 # every key), or a list: of any length with one shape, as long as its shapes with several.

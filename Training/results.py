@@ -15,17 +15,10 @@ from typing import Any
 
 from TeachFormerCore.evaluation.report.document import MARKDOWN, report_markdown
 from TeachFormerCore.evaluation.report.stored_scores import SCORES
-from TeachFormerCore.evaluation.report.study import AUDIT_FILE
 from TeachFormerCore.paths import runs_folder
+from TeachFormerCore.run_files import AUDIT_FILE, CONFIG_FILE, KEPT_OUT_FILE, MANIFEST_FILE, METRICS_FILE, PER_CASE_FILE
 from TeachFormerCore.training.arms import make_jobs, parse_crossval
 from TeachFormerCore.training.job_state import write_crossval
-from TeachFormerCore.training.run_folder import (
-    CONFIG_FILE,
-    KEPT_OUT_FILE,
-    MANIFEST_FILE,
-    METRICS_FILE,
-    PER_CASE_FILE,
-)
 
 CONFIGS = Path(__file__).parent / "configs"
 DOCS = Path(__file__).parent.parent / "docs"

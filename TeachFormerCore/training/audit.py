@@ -19,19 +19,11 @@ from ..distillation.teacher import Teacher
 from ..errors import InputError
 from ..files import write_whole
 from ..progress import Progress
-from ..run_files import read_manifest
+from ..run_files import AUDIT_FILE, CONFIG_FILE, MANIFEST_FILE, read_manifest
 from .checkpoint import read_checkpoint
 from .config import TrainConfig
 from .datasource import prepared_data
-from .run_folder import (
-    AUDIT_FILE,
-    CHECKPOINT,
-    CONFIG_FILE,
-    MANIFEST_FILE,
-    WEIGHTS_FILE,
-    differing_keys,
-    run_path,
-)
+from .run_folder import CHECKPOINT, WEIGHTS_FILE, differing_keys, run_path
 from .tasks import new_task
 from .teachers import load_teachers
 from .train import class_count, new_network

@@ -12,10 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..files import write_whole
-from ..run_files import read_manifest
+from ..run_files import CONFIG_FILE, read_manifest
 from .command_line import config_from
 from .pace import measured_paces
-from .run_folder import CONFIG_FILE, config_text, read_config, run_path
+from .run_folder import config_text, read_config, run_path
 
 WANTED_FILE = "wanted.yaml"  # the configuration whose steps are not fixed yet
 RECORD_FILE = "equal_time.json"

@@ -15,8 +15,8 @@ from ..files import sha256_of
 from ..inference.card import SCHEMA_VERSION, Card
 from ..inference.model_folder import read_card, write_model
 from ..paths import user_models_folder
-from ..run_files import read_manifest, read_per_case
-from .run_folder import PER_CASE_FILE, WEIGHTS_FILE, run_path
+from ..run_files import PER_CASE_FILE, read_manifest, read_per_case
+from .run_folder import WEIGHTS_FILE, run_path
 
 # An image may be this much larger than the largest of the dataset the model was trained on.
 FIELD_OF_VIEW_MARGIN = 1.25

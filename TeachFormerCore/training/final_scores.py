@@ -12,11 +12,11 @@ import torch
 from ..files import write_whole
 from ..networks import SegmentationNetwork
 from ..progress import Progress
+from ..run_files import KEPT_OUT_FILE, KEPT_OUT_FOLDER, PER_CASE_FILE, PREDICTIONS_FOLDER
 from .case_scores import CaseEvaluator, CaseScore
 from .channel_subsets import SUBSETS_FILE, channel_subsets, score_subsets, subset_name, subsets_table
 from .config import TrainConfig
 from .entries import write_tensors
-from .run_folder import KEPT_OUT_FILE, KEPT_OUT_FOLDER, PER_CASE_FILE, PREDICTIONS_FOLDER
 
 
 def score_val_cases(

@@ -9,13 +9,12 @@ from typing import Any
 
 from ..errors import InputError
 from ..files import write_whole
-from ..run_files import read_manifest
+from ..run_files import CONFIG_FILE, CROSSVAL_FILE, MANIFEST_FILE, read_manifest
 from .arms import Crossval, Job
 from .config import TrainConfig
 from .equal_time import WANTED_FILE
-from .run_folder import CONFIG_FILE, MANIFEST_FILE, config_text, read_config, run_path
+from .run_folder import config_text, read_config, run_path
 
-CROSSVAL_FILE = "crossval.json"
 # What may differ between the machines that a cross-validation runs on, and changes nothing of what is compared.
 MACHINE_KEYS = ("data", "splits", "kept_out", "device", "workers", "tensorboard", "compile")
 

@@ -13,19 +13,12 @@ from .. import __version__
 from ..errors import InputError
 from ..files import write_whole
 from ..paths import runs_folder
-from ..run_files import MANIFEST_FILE, read_yaml
+from ..run_files import CONFIG_FILE, MANIFEST_FILE, read_yaml
 from ..versions import installed_version
 from .command_line import config_from
 from .config import TrainConfig
 
-CONFIG_FILE = "config.yaml"
-METRICS_FILE = "metrics.csv"
-PER_CASE_FILE = "per_case.csv"
 WEIGHTS_FILE = "weights.safetensors"
-PREDICTIONS_FOLDER = "predictions"
-AUDIT_FILE = "audit.json"
-KEPT_OUT_FILE = "kept_out.csv"
-KEPT_OUT_FOLDER = "predictions_kept_out"
 CHECKPOINT = Path("checkpoints") / "last.ckpt"
 
 

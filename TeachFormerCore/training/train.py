@@ -21,6 +21,7 @@ from ..errors import InputError, missing_dependency
 from ..files import sha256_of
 from ..networks import SegmentationNetwork, build_network
 from ..paths import runs_folder
+from ..run_files import CONFIG_FILE, MANIFEST_FILE, METRICS_FILE
 from .cached_views import CachedViews
 from .callbacks import Choice, MetricsFile, StepProgress
 from .case_scores import case_evaluator
@@ -32,16 +33,7 @@ from .divergence import check_weights
 from .entries import write_tensors
 from .final_scores import score_kept_out_cases, score_val_cases
 from .module import TrainingModule
-from .run_folder import (
-    CHECKPOINT,
-    CONFIG_FILE,
-    MANIFEST_FILE,
-    METRICS_FILE,
-    WEIGHTS_FILE,
-    claim_run,
-    run_path,
-    write_manifest,
-)
+from .run_folder import CHECKPOINT, WEIGHTS_FILE, claim_run, run_path, write_manifest
 from .tasks import new_task
 from .teacher_cache import TeacherCache
 from .teachers import load_teachers

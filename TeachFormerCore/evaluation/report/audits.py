@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from ...errors import InputError
-from ...run_files import read_json
+from ...run_files import AUDIT_FILE, read_json
 from .arms import Arm
-from .study import AUDIT_FILE, Run
+from .study import Run
 from .table import Column, Table
 
 

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...run_files import PREDICTIONS_FOLDER
 from ..overlap import dice
 from ..picture import PREDICTION_COLOUR, REFERENCE_COLOUR
 from .arms import Arm, student_alone
 from .cases import Cohort, Volume, read_prediction
 from .comparisons import METRIC, best_teacher
 from .figures import INK, new_figure
-from .study import PREDICTIONS_FOLDER, Run
+from .study import Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

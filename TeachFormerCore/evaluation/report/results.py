@@ -7,7 +7,7 @@ import numpy as np
 
 from ...errors import InputError
 from ...progress import Progress
-from ...run_files import read_per_case
+from ...run_files import KEPT_OUT_FILE, KEPT_OUT_FOLDER, PER_CASE_FILE, PREDICTIONS_FOLDER, read_per_case
 from ..baselines import CENTRED_ELLIPSOID, PREDICT_NOTHING, SUV_2_5, baseline_masks
 from ..calibration import brier_score, reliability
 from ..detection import detection_map, detections
@@ -16,16 +16,7 @@ from ..slices import empty_slices, slice_mean_dice
 from .arm_results import ArmResults, VolumeResult
 from .cases import Cohort, Volume, probabilities, read_prediction
 from .stored_scores import StoredScores
-from .study import (
-    KEPT_OUT_FILE,
-    KEPT_OUT_FOLDER,
-    PER_CASE_FILE,
-    PREDICTIONS_FOLDER,
-    Fold,
-    Run,
-    Study,
-    Unfinished,
-)
+from .study import Fold, Run, Study, Unfinished
 
 TEACHERS_ENSEMBLE = "teachers_ensemble"
 PRIOR_TITLES = {

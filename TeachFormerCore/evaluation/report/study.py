@@ -8,12 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
-from ...run_files import CONFIG, MANIFEST_FILE, misfit, read_json, read_manifest
+from ...run_files import (
+    CONFIG,
+    CONFIG_FILE,
+    CROSSVAL_FILE,
+    MANIFEST_FILE,
+    METRICS_FILE,
+    misfit,
+    read_json,
+    read_manifest,
+)
 
-CROSSVAL_FILE, CONFIG_FILE = "crossval.json", "config.yaml"
-METRICS_FILE, AUDIT_FILE = "metrics.csv", "audit.json"
-PREDICTIONS_FOLDER, PER_CASE_FILE = "predictions", "per_case.csv"
-KEPT_OUT_FOLDER, KEPT_OUT_FILE = "predictions_kept_out", "kept_out.csv"  # of no fold: tested once, by every run
 NAME = re.compile(r"(?P<arm>.+?)_fold(?P<fold>\w+?)_seed(?P<seed>\d+)")
 Fold = int | str
 
