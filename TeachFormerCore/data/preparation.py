@@ -75,7 +75,8 @@ def prepare(
 ) -> PreparedData:
     """Prepares every case of a dataset, unless that was done before.
 
-    The folder is built under a temporary name and renamed, so that it is whole or absent.
+    The folder is built under a temporary name and renamed, so that it is whole or absent. Of several jobs that prepare
+    the same at once, all use the folder of the one that ends first.
 
     Args:
         dataset: the source, only read.
@@ -88,10 +89,8 @@ def prepare(
     """
     plan = plan_preparation(dataset, channels=channels, spacing=spacing)
     folder = folder or runs_folder() / "prepared" / f"{dataset.name}-{plan.key()[:12]}"
-    if is_prepared(folder):
-        prepared = open_prepared(folder)
-        if prepared.plan.key() == plan.key():
-            return prepared
+    if prepared := _already_there(folder, plan):
+        return prepared
     if folder.exists():
         raise InputError(f"{folder} exists and does not hold this preparation: name another folder or remove it.")
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -110,10 +109,17 @@ def prepare(
             views = dict(zip(plan.patients, pool.map(one, dataset.cases), strict=True))
         write_plan(building, plan, views)
         os.replace(building, folder)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(building, ignore_errors=True)
+        if isinstance(error, OSError) and (prepared := _already_there(folder, plan)):
+            return prepared
         raise
     return open_prepared(folder)
+
+
+def _already_there(folder: Path, plan: PreparationPlan) -> PreparedData | None:
+    prepared = open_prepared(folder) if is_prepared(folder) else None
+    return prepared if prepared and prepared.plan.key() == plan.key() else None
 
 
 def _prepare_case(case: Case, plan: PreparationPlan, folder: Path) -> tuple[float, float, float]:

@@ -1,17 +1,21 @@
 """Preparation: what is stored is the image on the patient's axes, once, whole or not at all."""
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from TeachFormerCore.data import preparation
 from TeachFormerCore.data.channels import Channel, default_normalisation
 from TeachFormerCore.data.dataset import Dataset, open_dataset
 from TeachFormerCore.data.grid import Grid, patient_grid
 from TeachFormerCore.data.preparation import plan_preparation, prepare, to_model_grid
-from TeachFormerCore.data.prepared import open_prepared
+from TeachFormerCore.data.prepared import open_prepared, write_plan
 from TeachFormerCore.errors import InputError
 
 SPACING = (4.0, 4.0, 4.0)
@@ -89,6 +93,23 @@ def test_a_second_run_finds_the_first(dataset: Dataset) -> None:
     before = first.folder.stat().st_mtime_ns
     assert prepare(dataset, channels=["CT"], spacing=SPACING).folder == first.folder
     assert first.folder.stat().st_mtime_ns == before
+
+
+def test_jobs_that_prepare_at_once_share_one_folder(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Regression: of the jobs that a queue starts together, all but the first to end failed."""
+    together = threading.Barrier(3)
+
+    def write_plan_together(*arguments: Any) -> None:
+        write_plan(*arguments)
+        together.wait(timeout=60)
+
+    monkeypatch.setattr(preparation, "write_plan", write_plan_together)
+    with ThreadPoolExecutor(3) as pool:
+        jobs = [pool.submit(prepare, dataset, channels=["CT"], spacing=SPACING) for _ in range(3)]
+        prepared = [job.result() for job in jobs]
+    (folder,) = {one.folder for one in prepared}
+    assert [entry.name for entry in folder.parent.iterdir()] == [folder.name]
+    assert prepared[0].load("A")[0].shape == prepared[2].load("A")[0].shape
 
 
 @pytest.mark.parametrize(
