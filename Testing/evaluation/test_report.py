@@ -248,6 +248,19 @@ def test_caching_is_tested_against_the_same_online(prepared, tmp_path):
     }
 
 
+def test_a_difference_that_is_partly_of_precision_is_told(prepared, tmp_path):
+    names = ("h_denseformer", "student", "student_from_h_denseformer")
+    folder = write_study(tmp_path / "cv", prepared, FOLDS, arms={name: ARMS[name] for name in names}, ensemble=False)
+    manifest = folder / "student_fold1_seed0" / "manifest.json"
+    content = json.loads(manifest.read_text(encoding="utf-8"))
+    manifest.write_text(json.dumps(content | {"precision": "bf16"}), encoding="utf-8")
+    assert main(["report", str(folder), "--output", str(tmp_path / "out")]) == 0
+    findings = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))["findings"]
+    ((helped,), (as_good,)) = findings.values()
+    assert helped.endswith("(trained in different precisions: fold 1).")
+    assert "precision" not in as_good  # both of them in fp32
+
+
 def test_seeds_are_repeats_and_not_patients(prepared, tmp_path):
     arms = {name: ARMS[name] for name in ("h_denseformer", "unetr", "student")}
     folder = write_study(tmp_path / "cv", prepared, FOLDS[:1], arms=arms, seeds=(0, 1, 2))

@@ -57,6 +57,12 @@ class Comparison:
     interim: bool
 
     @property
+    def mixed_folds(self) -> tuple[str, ...]:
+        """Folds that one arm trained in another precision than the other, which is then a part of the difference."""
+        first, second = (_precisions(arm) for arm in (self.first, self.second))
+        return tuple(sorted(fold for fold in first.keys() & second.keys() if first[fold] != second[fold]))
+
+    @property
     def verdict(self) -> str:
         """What the corrected test says at 5 %."""
         if self.question == "teacher":
@@ -121,6 +127,13 @@ def best_teacher(arm: Arm, arms: Sequence[Arm]) -> Arm | None:
     scored = [(teacher.results.mean(METRIC, shared), teacher) for teacher in teachers]
     known = [(value, teacher) for value, teacher in scored if value is not None]
     return max(known, key=lambda one: one[0])[1] if known else None
+
+
+def _precisions(arm: Arm) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for run in arm.runs:
+        found.setdefault(str(run.fold), set()).add(run.manifest["precision"])
+    return found
 
 
 def _against_alone(tested: Sequence[Arm], arms: Sequence[Arm]) -> Iterator[tuple[Arm, Arm]]:

@@ -322,7 +322,8 @@ def _sentence(one: Comparison) -> str:
         f"patients; {_p('p', result.p_permutation)}, {_p('Holm', one.p_holm)})"
     )
     interim = ", interim" if one.interim else ""
-    return f"{one.first.title} against {one.second.title}: {figures_text}: {one.verdict}{interim}."
+    mixed = f" (trained in different precisions: fold {', '.join(one.mixed_folds)})" if one.mixed_folds else ""
+    return f"{one.first.title} against {one.second.title}: {figures_text}: {one.verdict}{interim}{mixed}."
 
 
 def _p(name: str, value: float) -> str:
