@@ -4,8 +4,9 @@ The definition is the challenge's (Saha et al., Lancet Oncol 2024, and its publi
 lesion candidates, each with one confidence. AUROC is over cases: has it a lesion, ranked by the highest confidence.
 AP is over the candidates and lesions of all cases: a candidate is true where it is matched with a lesion (as in
 `lesions`), a lesion without a match is never found, and a candidate that overlaps a lesion which another candidate took
-counts neither way. Candidates here are the connected parts of at least 10 voxels with a probability of at least 0.1,
-the fixed threshold of the challenge's own tools; the highest probability in a part is its confidence.
+counts neither way. Candidates here are the connected parts of more than 10 voxels with a probability of at least 0.1,
+the least size and the fixed threshold of the challenge's own extractor (report_guided_annotation); the highest
+probability in a part is its confidence.
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ import numpy as np
 from .lesions import components, match, overlap_matrix
 
 LEAST_PROBABILITY = 0.1
-LEAST_VOXELS = 10
+LEAST_VOXELS = 11
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,26 +25,29 @@ class Detections:
     """What was detected in one case.
 
     Attributes:
-        positive: whether the case has a lesion.
+        positive: whether the case has a lesion; None where lesions cannot be told apart: it is in no score.
         confidence: of the case, 0..1.
         candidates: confidence and truth of each candidate that counts.
         missed: lesions that no candidate is matched with.
     """
 
-    positive: bool
+    positive: bool | None
     confidence: float
     candidates: tuple[tuple[float, bool], ...]
     missed: int
 
 
+UNKNOWN = Detections(positive=None, confidence=0.0, candidates=(), missed=0)
+
+
 def detection_map(probability: np.ndarray) -> np.ndarray:
-    """Lesion candidates of a probability map, any shape: 0 outside them, a candidate's confidence within."""
+    """Lesion candidates of a probability map of any shape: within each its confidence, in the map's type; else 0."""
     parts, count = components(probability >= LEAST_PROBABILITY)
     if not count:
-        return np.zeros(probability.shape, np.float32)
+        return np.zeros_like(probability)
     from scipy import ndimage
 
-    confidences = np.zeros(count + 1, np.float32)
+    confidences = np.zeros(count + 1, probability.dtype)
     confidences[1:] = ndimage.maximum(probability, parts, np.arange(1, count + 1))
     confidences[np.bincount(parts.ravel(), minlength=count + 1) < LEAST_VOXELS] = 0
     confidences[0] = 0
@@ -71,10 +75,11 @@ def picai_score(cases: Sequence[Detections]) -> dict[str, float | None]:
 
     AUROC needs a case with and one without a lesion, average precision a lesion.
     """
-    area = auroc([case.confidence for case in cases], [case.positive for case in cases])
-    candidates = [candidate for case in cases for candidate in case.candidates]
+    known = [case for case in cases if case.positive is not None]
+    area = auroc([case.confidence for case in known], [bool(case.positive) for case in known])
+    candidates = [candidate for case in known for candidate in case.candidates]
     precision = average_precision(
-        [value for value, _ in candidates], [true for _, true in candidates], sum(case.missed for case in cases)
+        [value for value, _ in candidates], [true for _, true in candidates], sum(case.missed for case in known)
     )
     score = None if area is None or precision is None else (area + precision) / 2
     return {"auroc": area, "average_precision": precision, "score": score}

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,12 +21,14 @@ class Score:
     """One label of one case.
 
     Dice, IoU and surface Dice (at 3 mm) are 0..1. Where prediction and reference are both empty there is nothing to
-    score: they and HD95 are None. Where only one is empty they are 0 and HD95, which does not exist, is None.
+    score: they and HD95 are None. Where only one is empty they are 0 and HD95, which does not exist, is None. Where the
+    places of the voxels are not known, surface Dice, distances and volumes are None and no lesions are counted.
 
     Attributes:
         missed: the reference has the label, the prediction does not.
         seen: the case's patient is among those the model was trained or tuned on.
-        diagonal_mm: of the image, the distance that the mean takes for a missed label's HD95 and HD.
+        diagonal_mm: of the image, the distance that the mean takes for a missed label's HD95 and HD; None where the
+            places of the voxels are not known.
         lesions: matched as `lesions` says.
         hd_mm: the Hausdorff distance, the maximum; MISSU reports it. One stray voxel decides it.
         accuracy: see `overlap.accuracy`; MISSU reports it.
@@ -38,10 +40,10 @@ class Score:
     iou: float | None
     hd95_mm: float | None
     surface_dice: float | None
-    volume_error_ml: float
+    volume_error_ml: float | None
     missed: bool
     seen: bool
-    diagonal_mm: float
+    diagonal_mm: float | None
     lesions: LesionCounts
     hd_mm: float | None
     accuracy: float
@@ -51,6 +53,11 @@ class Score:
         """Whether prediction and reference are both empty."""
         return self.dice is None
 
+    @property
+    def placed(self) -> bool:
+        """Whether the places of the voxels are known."""
+        return self.diagonal_mm is not None
+
     def row(self) -> dict[str, Any]:
         """The fields of a case in ``summary.json``, in their order."""
         left_out = ("diagonal_mm", "lesions", *MISSU_METRICS)
@@ -58,7 +65,7 @@ class Score:
 
     def detailed_row(self) -> dict[str, Any]:
         """As `row`, with the counts of lesions and MISSU's metrics."""
-        lesions = {f"lesions_{name}": count for name, count in asdict(self.lesions).items()}
+        lesions = {f"lesions_{name}": count if self.placed else None for name, count in asdict(self.lesions).items()}
         return self.row() | lesions | {name: getattr(self, name) for name in MISSU_METRICS}
 
 
@@ -71,7 +78,7 @@ def score(
     prediction: np.ndarray,
     reference: np.ndarray,
     *,
-    spacing: Sequence[float],
+    spacing: Sequence[float] | None,
     case: str,
     label: str,
     seen: bool = False,
@@ -81,7 +88,8 @@ def score(
     Args:
         prediction: boolean or 0/1, ``(z, y, x)``.
         reference: of the same shape.
-        spacing: voxel edges in mm in the order of the array's axes: z, y, x.
+        spacing: voxel edges in mm in the order of the array's axes: z, y, x; None where they are not known, as between
+            single slices that were stacked.
         case: the case's name.
         label: the label's name.
         seen: see `Score`.
@@ -93,26 +101,36 @@ def score(
     if prediction.shape != reference.shape:
         raise ValueError(f"The prediction {prediction.shape} and the reference {reference.shape} differ in shape.")
     prediction, reference = prediction.astype(bool, copy=False), reference.astype(bool, copy=False)
+    unplaced = Score(
+        case=case,
+        label=label,
+        dice=dice(prediction, reference),
+        iou=iou(prediction, reference),
+        hd95_mm=None,
+        surface_dice=None,
+        volume_error_ml=None,
+        missed=bool(reference.any() and not prediction.any()),
+        seen=seen,
+        diagonal_mm=None,
+        lesions=LesionCounts(),
+        hd_mm=None,
+        accuracy=accuracy(prediction, reference),
+    )
+    if spacing is None:
+        return unplaced
     distances = surface_distances(prediction, reference, spacing)
-    overlap = dice(prediction, reference)
     if distances is not None:
         surface_dice: float | None = distances.dice(SURFACE_DICE_TOLERANCE_MM)
     else:
-        surface_dice = None if overlap is None else 0.0
-    return Score(
-        case=case,
-        label=label,
-        dice=overlap,
-        iou=iou(prediction, reference),
+        surface_dice = None if unplaced.empty else 0.0
+    return replace(
+        unplaced,
         hd95_mm=None if distances is None else distances.hausdorff_mm(95),
         surface_dice=surface_dice,
         volume_error_ml=volume_error_ml(prediction, reference, spacing),
-        missed=bool(reference.any() and not prediction.any()),
-        seen=seen,
         diagonal_mm=math.hypot(*(size * edge for size, edge in zip(reference.shape, spacing, strict=True))),
         lesions=lesion_counts(prediction, reference),
         hd_mm=None if distances is None else distances.hausdorff_mm(100),
-        accuracy=accuracy(prediction, reference),
     )
 
 

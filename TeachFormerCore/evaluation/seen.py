@@ -4,7 +4,7 @@ from typing import Any
 
 
 def was_seen(patient: str, dataset: str, training: dict[str, Any]) -> bool:
-    """Whether the model was trained or tuned on a patient.
+    """Whether the model was trained on a patient, or tuned or chosen on one.
 
     A model of fold ``all`` has seen every patient of its dataset, also where its card lists none. Other datasets' it
     has not: a shipped model may well be tested on new patients.
@@ -14,7 +14,8 @@ def was_seen(patient: str, dataset: str, training: dict[str, Any]) -> bool:
         dataset: the name of the patient's dataset.
         training: the card's ``training``.
     """
-    listed = {str(name) for key in ("training_patients", "tuning_patients") for name in training.get(key) or ()}
+    roles = ["training", "tuning", *(["validation"] if training.get("chosen_on_validation") else [])]
+    listed = {str(name) for role in roles for name in training.get(f"{role}_patients") or ()}
     if listed or training.get("fold") != "all":
         return patient in listed
     trained_on = training.get("dataset")

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from TeachFormerCore.evaluation.detection import (
+    UNKNOWN,
     Detections,
     auroc,
     average_precision,
@@ -55,15 +56,33 @@ def test_equal_confidences_are_one_threshold():
     assert average_precision([0.5, 0.5], [True, False], 0) == 0.5
 
 
-def test_detection_map_keeps_likely_parts_of_ten_voxels():
+def test_detection_map_keeps_likely_parts_of_more_than_ten_voxels():
     probability = np.zeros((1, 10, 20), np.float32)
-    probability[0, 0, :10] = np.linspace(0.2, 0.7, 10)
-    probability[0, 3, :9] = 0.9  # nine voxels
+    probability[0, 0, :11] = np.linspace(0.2, 0.7, 11)
+    probability[0, 3, :10] = 0.9  # ten voxels
     probability[0, 6, :] = 0.09  # too unlikely
     found = detection_map(probability)
     assert np.flatnonzero(found.any(axis=2)[0]).tolist() == [0]
-    assert found[0, 0, :10] == pytest.approx(0.7)
+    assert found[0, 0, :11] == pytest.approx(0.7)
     assert not detection_map(np.zeros((2, 3, 4))).any()
+
+
+def test_candidates_are_those_of_the_challenges_extractor():
+    extractor = pytest.importorskip(
+        "report_guided_annotation", reason="report_guided_annotation, which picai_eval brings, is not installed"
+    )
+    random = np.random.default_rng(3)
+    for density in (0.02, 0.05, 0.08):  # of voxels that join up to parts of all sizes about the least one
+        probability = np.where(random.random((12, 40, 40)) < density, random.uniform(0.05, 1, (12, 40, 40)), 0.0)
+        theirs, _, _ = extractor.extract_lesion_candidates(probability, threshold=0.1)
+        assert np.array_equal(detection_map(probability), theirs)
+
+
+def test_the_confidence_is_as_precise_as_the_map():
+    probability = np.full((1, 3, 20), 0.0)
+    probability[0, 0], probability[0, 2] = 1 - 1e-10, 1 - 1e-12
+    found = detection_map(probability)
+    assert found[0, 0, 0] < found[0, 2, 0] < 1
 
 
 def test_a_second_candidate_on_a_lesion_counts_neither_way():
@@ -85,6 +104,13 @@ def test_score_is_the_mean_of_both():
     clean = Detections(positive=False, confidence=0.0, candidates=(), missed=0)
     assert picai_score([sure, clean]) == {"auroc": 1, "average_precision": 1, "score": 1}
     assert picai_score([sure]) == {"auroc": None, "average_precision": 1, "score": None}
+
+
+def test_a_case_whose_lesions_cannot_be_told_apart_is_in_no_score():
+    missed = Detections(positive=True, confidence=0.0, candidates=((0.8, False),), missed=1)
+    clean = Detections(positive=False, confidence=0.2, candidates=(), missed=0)
+    assert picai_score([missed, UNKNOWN, clean, UNKNOWN]) == picai_score([missed, clean])
+    assert picai_score([UNKNOWN]) == dict.fromkeys(("auroc", "average_precision", "score"))
 
 
 def test_agrees_with_the_challenges_evaluator():

@@ -98,6 +98,23 @@ def test_equal_figures_are_equal_whatever_the_binary_says():
     assert wilcoxon_p(np.array([0.3 - 0.1 - 0.2, 0.0, 0.0])) is None
 
 
+@pytest.mark.parametrize("tiny", [1e-17, -1e-17])
+def test_what_is_0_is_0_to_every_test(tiny):
+    values = np.full(4, tiny)
+    assert sign_flip_p(values) == 1
+    assert compare(values).untied == 0
+    assert (wilcoxon_p(values), rank_biserial(values), d_z(values)) == (None, None, None)
+    mixed = np.array([0.1, tiny, 0.2, 0.0])
+    assert sign_flip_p(mixed) == sign_flip_p(np.array([0.1, 0.2])) == smallest_possible_p(compare(mixed).untied)
+
+
+@pytest.mark.parametrize("function", [sign_flip_p, wilcoxon_p, rank_biserial, d_z, bca_interval, compare])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_no_number_is_refused(function, value):
+    with pytest.raises(ValueError, match="must be finite"):
+        function(np.array([0.1, value, 0.2]))
+
+
 def test_effect_sizes():
     assert d_z(np.array([1.0, 2.0, 3.0])) == pytest.approx(2.0)
     assert d_z(np.array([2.0, 2.0])) is None
@@ -121,6 +138,12 @@ def test_non_inferiority_allows_less_than_the_margin():
     assert shown.p_permutation == 1 / 256
     assert shown.mean == pytest.approx(-0.01)
     assert shown.interval[0] > -0.02
+    # Its lower end is the one-sided bound at 5 %, as the test is.
+    assert (shown.confidence, shown.interval) == (0.9, bca_interval(slightly_worse, confidence=0.9))
+    assert (compare(slightly_worse).confidence, compare(slightly_worse).interval) == (
+        0.95,
+        bca_interval(slightly_worse),
+    )
     assert non_inferiority(slightly_worse, margin=0.005).p_permutation == 1
     # The same differences are no equality: two-sided they are other than 0.
     assert compare(slightly_worse).p_permutation == 2 / 256
@@ -142,3 +165,15 @@ def test_what_few_patients_can_show():
     assert power == pytest.approx(0.8, abs=0.03)
     assert detectable_d_z(44) == pytest.approx(0.432, abs=1e-3)
     assert detectable_d_z(2) is None
+
+
+def test_the_detectable_effect_is_that_of_the_sign_flip_test_at_its_corrected_level():
+    for alternative, alpha in (("two-sided", 0.05 / 3), ("greater", 0.05 / 4)):
+        effect = detectable_d_z(8, alternative=alternative, alpha=alpha)
+        draws = np.random.default_rng(1).normal(effect, 1, (1000, 8))
+        found = [sign_flip_p(values, alternative=alternative) <= alpha for values in draws]
+        assert np.mean(found) == pytest.approx(0.8, abs=0.05)
+    # No effect is found where the smallest p there is, 2 / 2^8, is above the level.
+    assert detectable_d_z(8, alpha=0.05 / 16) is None
+    # Where the test's patterns are drawn the t test's power is told, which it comes close to.
+    assert detectable_d_z(16) == pytest.approx(detectable_d_z(17), rel=0.1)

@@ -19,6 +19,7 @@ from TeachFormerCore.evaluation.report import document
 from TeachFormerCore.evaluation.report.arms import NetworkFacts, awaited_arms, read_arms
 from TeachFormerCore.evaluation.report.cases import Cohort
 from TeachFormerCore.evaluation.report.comparisons import best_teacher, declared_comparisons
+from TeachFormerCore.evaluation.report.context import FALSE_ALARMS_NOTE, FEW_PATIENTS, interval_note
 from TeachFormerCore.evaluation.report.results import score_study
 from TeachFormerCore.evaluation.report.study import read_study
 
@@ -104,7 +105,15 @@ def test_every_table_has_the_row_that_predicts_nothing_and_counts_empty_labels(w
         assert re.search("predict(ing)? nothing", section, re.IGNORECASE), title
         assert "1 of 8 reference labels are empty" in section, title
     nothing = rows_of(written, "table1_size_and_accuracy")["predict nothing"]
-    assert (float(nothing["dice"]), nothing["missed"], nothing["empty"]) == (0, "7", "1")
+    assert [float(nothing[key]) for key in ("dice", "missed", "empty")] == [0, 7, 1]
+
+
+def test_notes_tell_what_matters_here(written):
+    """One patient is empty, and eight are few."""
+    tables = (written / "report.md").read_text(encoding="utf-8").split("## Statistics")[1].split("\n## ")[0]
+    assert FALSE_ALARMS_NOTE in tables
+    assert "With few patients, as here, they are too narrow" in tables
+    assert interval_note([FEW_PATIENTS]) == "Intervals: BCa bootstrap over patients."
 
 
 def test_unfinished_runs_are_listed(written):
@@ -227,6 +236,9 @@ def test_the_cost_of_a_step_is_that_which_fixed_the_steps_of_equal_time(prepared
     assert main(["report", str(folder), "--output", str(tmp_path / "out")]) == 0
     text = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
     assert "A step of taught (teacher outputs cached) costs 1.15 times a step of equal" in text  # 230 of 200
+    # As many steps as no other student has are a change, and the paper's student is not beside it.
+    rows = rows_of(tmp_path / "out", "table1_size_and_accuracy")
+    assert (bool(rows["student"]["paper_dice"]), bool(rows["equal"]["paper_dice"])) == (True, False)
 
 
 def test_caching_is_tested_against_the_same_online(prepared, tmp_path):
@@ -258,6 +270,7 @@ def test_a_difference_that_is_partly_of_precision_is_told(prepared, tmp_path):
     findings = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))["findings"]
     ((helped,), (as_good,)) = findings.values()
     assert helped.endswith("(trained in different precisions: fold 1).")
+    assert ("(95 % interval" in helped, "(90 % interval" in as_good) == (True, True)
     assert "precision" not in as_good  # both of them in fp32
 
 

@@ -14,6 +14,7 @@ from studies import ARMS, write_prepared, write_study
 from TeachFormerCore.commands import main
 from TeachFormerCore.data.prepared import open_prepared
 from TeachFormerCore.evaluation.overlap import dice
+from TeachFormerCore.evaluation.report.context import FALSE_ALARMS_NOTE
 
 PATIENTS = [f"P{number}" for number in range(8)]
 TESTED = [f"T{number}" for number in range(5)]
@@ -35,7 +36,10 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def rows(folders: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
     output = tmp_path_factory.mktemp("report") / "out"
     assert main(["report", str(folders[0]), "--output", str(output)]) == 0
-    assert "Cases kept out of the cross-validation" in (output / "report.md").read_text(encoding="utf-8")
+    text = (output / "report.md").read_text(encoding="utf-8")
+    assert "Cases kept out of the cross-validation" in text
+    assert FALSE_ALARMS_NOTE not in text  # no case is empty
+    assert "At 5 %, a difference cannot be shown with 5 patients and 1 test." in text
     with (output / "tables" / "kept_out_cases.csv").open(newline="", encoding="utf-8") as stream:
         return {row["arm"]: row for row in csv.DictReader(stream)}
 

@@ -33,6 +33,16 @@ def test_missing_channels_lose_what_the_full_set_has_more() -> None:
     ]
 
 
+def test_a_subset_of_which_no_case_says_anything_is_told_as_nothing() -> None:
+    table = missing_channels([arm({"subsets": {"CT": 0.5, "CT+PET": None}}, {"subsets": {"CT": 0.3, "CT+PET": None}})])
+    assert table is not None
+    assert [(row["channels"], row["dice"], row["lost"]) for row in table.rows] == [
+        ("CT", pytest.approx(0.4), None),
+        ("CT+PET", None, None),
+    ]
+    assert "left out; a false alarm in an empty case counts 0" in " ".join(table.notes)
+
+
 def test_without_either_there_is_no_table() -> None:
     plain = arm({"teachers": [], "subsets": {}})
     assert missing_channels([plain]) is None

@@ -49,6 +49,32 @@ def test_both_empty_is_not_scored():
     assert (one.volume_error_ml, one.missed) == (0, False)
 
 
+@pytest.mark.parametrize(("prediction", "reference"), [(12, 10), (None, 10), (10, None), (None, None)])
+def test_without_a_spacing_only_overlap_is_scored(prediction: int | None, reference: int | None):
+    masks = cube(prediction), cube(reference)
+    known, unknown = scored(*masks), score(*masks, spacing=None, case="A", label="GTV")
+    assert known.placed
+    assert not unknown.placed
+    same = ("dice", "iou", "missed", "empty", "accuracy")
+    assert [getattr(unknown, name) for name in same] == [getattr(known, name) for name in same]
+    left_out = ("hd95_mm", "hd_mm", "surface_dice", "volume_error_ml", "diagonal_mm")
+    assert all(getattr(unknown, name) is None for name in left_out)
+    assert unknown.detailed_row()["lesions_expected"] is None
+    assert (unknown.lesions.precision, unknown.lesions.recall, unknown.lesions.f1) == (None, None, None)
+
+
+def test_a_missed_label_without_a_spacing_has_no_distance_in_the_mean():
+    missed = score(cube(None), cube(10), spacing=None, case="A", label="GTV")
+    assert mean_scores([missed]) == {
+        "dice": 0,
+        "iou": 0,
+        "hd95_mm": None,
+        "surface_dice": None,
+        "volume_error_ml": None,
+    }
+    assert mean_scores([missed, scored(cube(12), cube(10))])["hd95_mm"] == pytest.approx(2)
+
+
 def test_missed():
     one = scored(cube(None), cube(10))
     assert (one.dice, one.iou, one.hd95_mm, one.surface_dice, one.missed) == (0, 0, None, 0, True)

@@ -1,8 +1,8 @@
 """The scores of an arm: volume by volume, and their means over patients, folds and seeds."""
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from ..calibration import Reliability
@@ -10,6 +10,8 @@ from ..detection import Detections
 from ..lesions import LesionCounts
 from ..scores import Score, mean_scores
 from .study import Fold
+
+Label = tuple[str, str]  # the case and the label
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,12 +53,17 @@ class ArmResults:
     results: tuple[VolumeResult, ...]
 
     @cached_property
-    def patients(self) -> dict[str, dict[str, float | None]]:
-        """The mean of each metric for each patient, over labels, cases and seeds: the values that are compared."""
+    def scores(self) -> dict[str, list[Score]]:
+        """Of each patient, over labels, cases and seeds."""
         by_patient: dict[str, list[Score]] = {}
         for result in self.results:
             by_patient.setdefault(result.patient, []).extend(result.scores)
-        return {patient: mean_scores(scores) for patient, scores in sorted(by_patient.items())}
+        return dict(sorted(by_patient.items()))
+
+    @cached_property
+    def patients(self) -> dict[str, dict[str, float | None]]:
+        """The mean of each metric for each patient, over labels, cases and seeds; see `told_labels`."""
+        return {patient: mean_scores(_told(scores, told_labels(scores))) for patient, scores in self.scores.items()}
 
     @property
     def folds(self) -> list[Fold]:
@@ -73,6 +80,12 @@ class ArmResults:
         chosen = self.patients if patients is None else [name for name in patients if name in self.patients]
         values = {name: self.patients[name][metric] for name in chosen}
         return {name: value for name, value in values.items() if value is not None}
+
+    @property
+    def absolute_volume_error_ml(self) -> float | None:
+        """The mean over patients, mL: errors of both signs do not cancel."""
+        errors = {patient: [one.volume_error_ml for one in scores] for patient, scores in self.scores.items()}
+        return average(average(abs(one) for one in known if one is not None) for known in errors.values())
 
     def mean(self, metric: str, patients: Iterable[str] | None = None) -> float | None:
         """The mean over patients."""
@@ -95,14 +108,22 @@ class ArmResults:
         return ArmResults(name=self.name, results=tuple(kept))
 
     @property
-    def empty(self) -> int:
-        """Labels of volumes that are empty in both masks, with whatever seed: they are not in the means."""
-        return len({(one.case, one.label) for result in self.results for one in result.scores if one.empty})
+    def empty(self) -> float:
+        """How many labels of volumes a run leaves empty that are empty in the reference too, see `_labels_of_a_run`."""
+        return self._labels_of_a_run(lambda score: score.empty)
 
     @property
-    def missed(self) -> int:
-        """Labels of volumes that were missed altogether, with whatever seed."""
-        return len({(one.case, one.label) for result in self.results for one in result.scores if one.missed})
+    def missed(self) -> float:
+        """How many labels of volumes a run misses altogether, see `_labels_of_a_run`."""
+        return self._labels_of_a_run(lambda score: score.missed)
+
+    def _labels_of_a_run(self, holds: Callable[[Score], bool]) -> float:
+        """For how many labels something holds: each counts by the part of the runs scored on it for which it does."""
+        by_label: dict[Label, list[bool]] = {}
+        for result in self.results:
+            for one in result.scores:
+                by_label.setdefault((one.case, one.label), []).append(holds(one))
+        return math.fsum(sum(runs) / len(runs) for runs in by_label.values())
 
     @property
     def lesions(self) -> LesionCounts:
@@ -126,6 +147,40 @@ class ArmResults:
         """The mean over the slices of all volumes."""
         total = sum(result.slices for result in self.results)
         return sum(result.slice_dice * result.slices for result in self.results) / total if total else None
+
+
+def told_labels(scores: Iterable[Score]) -> set[Label]:
+    """The labels that one of the scores has a value of: where it is a false alarm, to be empty is right, and says so.
+
+    A label that is empty in the reference and in every prediction tells nothing, and is in no mean.
+    """
+    return {(one.case, one.label) for one in scores if not one.empty}
+
+
+def shared_values(arms: Sequence[ArmResults], metric: str) -> list[dict[str, float]]:
+    """A metric of the same patients for each of some arms: of all patients that every arm was scored on.
+
+    A prediction that is rightly empty, where another one of these arms or another seed raises a false alarm, has Dice,
+    IoU and surface Dice 1. Patients of whom an arm has no value even so, e.g. no HD95 of a false alarm, are left out.
+    """
+    found: list[dict[str, float]] = [{} for _ in arms]
+    for patient in sorted(set.intersection(*(set(arm.scores) for arm in arms))):
+        told = told_labels(one for arm in arms for one in arm.scores[patient])
+        means = [mean_scores(_told(arm.scores[patient], told), (metric,))[metric] for arm in arms]
+        known = [value for value in means if value is not None]
+        if len(known) == len(arms):
+            for values, value in zip(found, known, strict=True):
+                values[patient] = value
+    return found
+
+
+def _told(scores: Iterable[Score], told: set[Label]) -> list[Score]:
+    return [
+        replace(one, dice=1.0, iou=1.0, surface_dice=1.0 if one.placed else None)
+        if one.empty and (one.case, one.label) in told
+        else one
+        for one in scores
+    ]
 
 
 def average(values: Iterable[float | None]) -> float | None:

@@ -1,10 +1,13 @@
 """What an arm is: who teaches it, what it is compared with, how large it is."""
 
+import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from ...errors import InputError
+from . import paper
 from .arm_results import ArmResults
 from .results import PRIOR_TITLES, all_ensembles, teacher_arms
 from .study import NAME, Run, Study, Unfinished
@@ -13,6 +16,8 @@ Kind = Literal["teacher", "student", "distilled", "baseline", "ensemble", "prior
 # Keys that differ between an arm's runs, or between machines, and say nothing of what an arm is.
 NOT_OF_AN_ARM = ("run", "fold", "seed", "data", "splits", "device", "workers", "tensorboard", "compile")
 SIMILARITIES = ("similarity_coarse", "similarity_fine")
+TERMS = (*SIMILARITIES, "divergence")
+BUILD = ("network_arguments", "max_steps", "max_epochs")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +51,7 @@ class Arm:
         facts: of its network; None for an ensemble or a prior.
         teachers: arms that teach it, or that are averaged.
         missing: why runs of it are not there.
+        usual: whether it is built, and trained for as many steps, as most arms of its network are.
     """
 
     name: str
@@ -56,6 +62,7 @@ class Arm:
     facts: NetworkFacts | None
     teachers: tuple[str, ...]
     missing: tuple[Unfinished, ...] = ()
+    usual: bool = True
 
     @property
     def title(self) -> str:
@@ -80,8 +87,29 @@ class Arm:
 
     @property
     def is_as_published(self) -> bool:
-        """Whether nothing is left out of its loss, nor changed on purpose: it may stand beside the paper's figures."""
-        return not self.teachers or (self.terms == (True, True) and not self.distillation.get("shuffle_teachers"))
+        """Whether it may stand beside the paper's figures: nothing is changed, and no term is left out of its loss."""
+        return self.is_unchanged and (not self.teachers or self.terms == (True, True))
+
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether it differs from what the paper did at most by terms of Eq. 4 that are left out."""
+        if self.example is None:
+            return not self.teachers
+        published = paper.TRAINING if self.facts and self.facts.role == "baseline" else paper.TRAINING | paper.LOSS
+        return self.usual and _holds(published, self.settings) and (not self.teachers or self._is_taught_as_published)
+
+    @property
+    def _is_taught_as_published(self) -> bool:
+        coarse, fine, divergence = (self.distillation.get(name) for name in TERMS)
+        teachers = self.example.config["teachers"] if self.example else []
+        return (
+            _holds(paper.DISTILLATION, self.distillation)
+            and self.distillation.get("mode") in paper.SIMILARITY_FORMS
+            and coarse == fine
+            and coarse in (0, 1)
+            and divergence in (0, 1)
+            and all(one.get("weight", 1) == 1 and not one.get("taps") for one in teachers)
+        )
 
     @property
     def planned_folds(self) -> frozenset[str]:
@@ -90,11 +118,13 @@ class Arm:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Of the training, as flat keys, without the teachers."""
+        """Of the training, as flat keys, without the teachers; a network's arguments are one setting."""
         if self.example is None:
             return {}
-        kept = {key: value for key, value in self.example.config.items() if key not in NOT_OF_AN_ARM}
-        return dict(_flat({key: value for key, value in kept.items() if key not in ("teachers", "distillation")}))
+        config = self.example.config
+        others = (*NOT_OF_AN_ARM, "teachers", "distillation", "network_arguments")
+        kept = {key: value for key, value in config.items() if key not in others}
+        return {**dict(_flat(kept)), "network_arguments": config.get("network_arguments")}
 
 
 def read_arms(study: Study, results: Mapping[str, ArmResults], describe: Describe) -> list[Arm]:
@@ -102,6 +132,7 @@ def read_arms(study: Study, results: Mapping[str, ArmResults], describe: Describ
     teachers, ensembles = teacher_arms(study), all_ensembles(study)
     arm_of_folder = {run.folder.name: run.arm for run in study.runs}
     damaged_free = {name: {(r.fold, r.seed) for r in arm.results} for name, arm in results.items()}
+    usual = _usual_builds([run for run in study.runs if run.arm in results])
     arms = []
     for name, scored in results.items():
         runs = tuple(r for r in study.runs if r.arm == name and (r.fold, r.seed) in damaged_free[name])
@@ -127,6 +158,7 @@ def read_arms(study: Study, results: Mapping[str, ArmResults], describe: Describ
                 facts=facts,
                 teachers=tuple(by),
                 missing=missing,
+                usual=example is None or _build(example) == usual[example.manifest["network"]["name"]],
             )
         )
     return arms
@@ -169,12 +201,30 @@ def student_alone(arm: Arm, arms: Sequence[Arm]) -> Arm | None:
         for other in arms
         if other.example and other is not arm and not other.teachers and other.network == arm.network
     ]
-    return min(alone, key=lambda other: len(_differing(arm, other)), default=None)
+    return min(alone, key=lambda other: len(differing(arm.settings, other.settings)), default=None)
 
 
-def _differing(one: Arm, other: Arm) -> set[str]:
-    ours, theirs = one.settings, other.settings
-    return {key for key in ours | theirs if ours.get(key) != theirs.get(key)}
+def differing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> set[str]:
+    """The settings that differ; one that did not exist yet when one of two was trained is none of them."""
+    return {key for key in ours.keys() & theirs.keys() if ours[key] != theirs[key]}
+
+
+def _usual_builds(runs: Sequence[Run]) -> dict[str, str]:
+    """For each network what most of its arms have, of as many the first."""
+    examples = {run.arm: run for run in reversed(runs)}  # the first of each arm
+    builds: dict[str, Counter[str]] = {}
+    for arm in dict.fromkeys(run.arm for run in runs):
+        builds.setdefault(examples[arm].manifest["network"]["name"], Counter())[_build(examples[arm])] += 1
+    return {network: counted.most_common(1)[0][0] for network, counted in builds.items()}
+
+
+def _build(run: Run) -> str:
+    return json.dumps([run.config.get(key) for key in BUILD], sort_keys=True)
+
+
+def _holds(published: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
+    """Whether settings are as published; one that a run did not know yet is."""
+    return all(settings.get(key, value) == value for key, value in published.items())
 
 
 def _kind(role: str, teaches: bool) -> Kind:

@@ -25,6 +25,8 @@ class Volume:
         image: normalised, ``(C, z, y, x)``.
         label: ``(z, y, x)``.
         parts: the cases that it is stacked of, in their order.
+        spacing: z, y, x in mm; None where single slices are stacked: neither their names nor prepared data tell how far
+            apart they are, and some may be missing between them.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Volume:
     image: np.ndarray
     label: np.ndarray
     parts: tuple[str, ...]
+    spacing: tuple[float, float, float] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +90,14 @@ class Cohort:
             if label.shape[0] == 1:
                 slices.setdefault((self.patients[case], label.shape[1:]), {})[case] = image, label
             else:
-                yield Volume(name=case, patient=self.patients[case], image=image, label=label, parts=(case,))
+                yield Volume(
+                    name=case,
+                    patient=self.patients[case],
+                    image=image,
+                    label=label,
+                    parts=(case,),
+                    spacing=self.spacing_zyx,
+                )
         for (patient, shape), parts in slices.items():
             # A patient whose slices differ in size is one volume per size.
             unique = sum(other == patient for other, _ in slices) == 1
@@ -97,11 +107,12 @@ class Cohort:
                 image=np.concatenate([image for image, _ in parts.values()], axis=1),
                 label=np.concatenate([label for _, label in parts.values()]),
                 parts=tuple(parts),
+                spacing=None,
             )
 
 
 def read_prediction(folder: Path, volume: Volume, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """What a run stored of a volume: label ``(z, y, x)`` and ``foreground`` ``(classes - 1, z, y, x)``, both uint8.
+    """What a run stored of a volume: label ``(z, y, x)`` uint8 and, for `probabilities`, ``(classes - 1, z, y, x)``.
 
     Raises:
         InputError: a file that is missing, damaged or of another image.
@@ -113,13 +124,30 @@ def read_prediction(folder: Path, volume: Volume, classes: int) -> tuple[np.ndar
             f"{folder} holds {volume.name} in another size than the prepared data ({volume.label.shape} voxels): give "
             "the data that the run was trained on with --data."
         )
-    return np.concatenate([label for label, _ in stored]), np.concatenate([chances for _, chances in stored], axis=1)
+    return np.concatenate([label for label, _ in stored]), np.concatenate([logits for _, logits in stored], axis=1)
 
 
-def probabilities(foreground: np.ndarray) -> np.ndarray:
-    """Those of all classes, ``(classes, *S)`` float32, of the stored ones of the classes above 0."""
-    scaled = foreground.astype(np.float32) / 255
-    return np.concatenate([np.clip(1 - scaled.sum(axis=0, keepdims=True), 0, None), scaled])
+def foreground_logits(probabilities: np.ndarray) -> np.ndarray:
+    """``log(p_k / p_0)`` of the classes above 0, ``(classes - 1, *S)``: how probabilities ``(classes, *S)`` are stored.
+
+    Even in float16 these keep the order of what is nearly certain either way, which decides a candidate's rank; of two
+    classes, a probability is then off by 2e-4 at most.
+    """
+    logarithms = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
+    return logarithms[1:] - logarithms[:1]
+
+
+def probabilities(logits: np.ndarray) -> np.ndarray:
+    """Those of all classes, ``(classes, *S)`` float32, of stored `foreground_logits`; the least have full precision.
+
+    Older runs stored the probabilities of the classes above 0 in uint8, 255 for 1, in which all above 0.998 are alike.
+    """
+    if logits.dtype == np.uint8:
+        scaled = logits.astype(np.float32) / 255
+        return np.concatenate([np.clip(1 - scaled.sum(axis=0, keepdims=True), 0, None), scaled])
+    every = np.concatenate([np.zeros_like(logits[:1]), logits]).astype(np.float32)
+    every = np.exp(every - every.max(axis=0))
+    return every / every.sum(axis=0)
 
 
 def _read_case(file: Path, classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -128,11 +156,12 @@ def _read_case(file: Path, classes: int) -> tuple[np.ndarray, np.ndarray]:
 
     try:
         arrays = load_file(file)
-        label, foreground = arrays["label"], arrays["foreground"]
+        label, logits = arrays["label"], arrays["logits" if "logits" in arrays else "foreground"]
     except FileNotFoundError as error:
         raise InputError(f"{file} does not exist: copy the whole run folder, or train the run again.") from error
     except (SafetensorError, KeyError, OSError, ValueError) as error:
         raise InputError(f"{file} cannot be read ({error}): copy it again, or train the run again.") from error
-    if label.ndim != 3 or foreground.shape != (classes - 1, *label.shape) or label.max(initial=0) >= classes:
+    fits = label.ndim == 3 and logits.shape == (classes - 1, *label.shape) and label.max(initial=0) < classes
+    if not fits or not np.isfinite(logits).all():
         raise InputError(f"{file} is not a prediction of {classes} classes: train the run again.")
-    return label, foreground
+    return label, logits

@@ -14,15 +14,28 @@ The questions, each a family of its own, for Dice per patient:
 
 Holm's correction is over all tests of a family, with the permutation test's p. A test of an arm that is planned and has
 no result yet counts with p = 1, so that the others are corrected for the whole family.
+
+Patients are paired by `arm_results.shared_values`: a false alarm of either arm counts, against Dice 1 of the other
+where that is rightly empty.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from ..statistics import PairedComparison, compare, holm, non_inferiority, paired_differences
-from .arms import Arm, student_alone
+from ..statistics import (
+    Alternative,
+    PairedComparison,
+    compare,
+    holm,
+    non_inferiority,
+    paired_differences,
+    smallest_possible_p,
+)
+from .arm_results import average, shared_values
+from .arms import Arm, differing, student_alone
 
 MARGIN = 0.02
+ALPHA = 0.05
 METRIC = "dice"
 QUESTIONS = {
     "distillation": "Does distillation help? (against the student alone)",
@@ -45,7 +58,9 @@ class Comparison:
         patients: who have both values.
         result: of the tests.
         p_holm: the permutation test's p, corrected for the family.
-        interim: whether runs of either arm are not finished.
+        least_p_holm: what that would be if all differences of the whole family were as large as can be.
+        tests: of the family.
+        interim: whether runs of either arm, or of a teacher that may be the best, are not finished.
     """
 
     question: str
@@ -54,6 +69,8 @@ class Comparison:
     patients: tuple[str, ...]
     result: PairedComparison
     p_holm: float
+    least_p_holm: float
+    tests: int
     interim: bool
 
     @property
@@ -63,13 +80,33 @@ class Comparison:
         return tuple(sorted(fold for fold in first.keys() & second.keys() if first[fold] != second[fold]))
 
     @property
+    def alternative(self) -> Alternative:
+        """Of its test."""
+        return _alternative(self.question)
+
+    @property
+    def can_be_shown(self) -> bool:
+        """Whether so few patients can show anything in so many tests, however large it is."""
+        return self.least_p_holm <= ALPHA
+
+    @property
     def verdict(self) -> str:
         """What the corrected test says at 5 %."""
+        if not self.can_be_shown:
+            claim = "non-inferiority" if self.question == "teacher" else "a difference"
+            return f"{claim} cannot be shown with {self._numbers}"
         if self.question == "teacher":
-            return "not inferior" if self.p_holm <= 0.05 else "not shown"
-        if self.p_holm > 0.05:
+            return "not inferior" if self.p_holm <= ALPHA else "not shown"
+        if self.p_holm > ALPHA:
             return "no difference shown"
         return "better" if self.result.mean > 0 else "worse"
+
+    @property
+    def _numbers(self) -> str:
+        pairs, untied = self.result.pairs, self.result.untied
+        patients = f"{pairs} patient{'' if pairs == 1 else 's'}"
+        differing = "" if untied == pairs else f", of whom {untied} differ,"
+        return f"{patients}{differing} and {self.tests} test{'' if self.tests == 1 else 's'}"
 
 
 def declared_comparisons(arms: Sequence[Arm], awaited: Sequence[Arm] = ()) -> list[Comparison]:
@@ -79,54 +116,79 @@ def declared_comparisons(arms: Sequence[Arm], awaited: Sequence[Arm] = ()) -> li
         arms: with results.
         awaited: planned ones without a result, whose tests are counted.
     """
-    found = []
     arms = [*arms, *awaited]
     ablated = [arm for arm in arms if (alone := student_alone(arm, arms)) and arm.planned_folds < alone.planned_folds]
     whole = [arm for arm in arms if arm not in ablated]
-    families = {
-        "distillation": _against_alone(whole, arms),
+    families: dict[str, Iterable[tuple[Arm, Arm | None]]] = {
+        "distillation": against_alone(whole, arms),
         "teacher": _against_teacher(whole, arms),
         "floor": _against_unet(whole, arms),
-        "ablation": _against_alone(ablated, arms),
+        "ablation": against_alone(ablated, arms),
         "caching": _against_online(arms),
     }
-    for question, pairs in families.items():
-        tested, untested = [], 0
-        for first, second in pairs:
-            ours, theirs = first.results.values(METRIC), second.results.values(METRIC)
-            patients = tuple(sorted(ours.keys() & theirs.keys()))
-            if patients:
-                differences = paired_differences(ours, theirs)
-                one_sided = question == "teacher"
-                result = non_inferiority(differences, margin=MARGIN) if one_sided else compare(differences)
-                tested.append((first, second, patients, result))
-            elif first.missing or second.missing:
-                untested += 1
-        corrected = holm([result.p_permutation for *_, result in tested] + [1.0] * untested)
-        found += [
-            Comparison(
-                question=question,
-                first=first,
-                second=second,
-                patients=patients,
-                result=result,
-                p_holm=p,
-                interim=bool(first.missing or second.missing),
-            )
-            for (first, second, patients, result), p in zip(tested, corrected, strict=False)
-        ]
-    return found
+    return [one for question, pairs in families.items() for one in family(question, pairs, arms)]
+
+
+def family(question: str, pairs: Iterable[tuple[Arm, Arm | None]], arms: Sequence[Arm]) -> list[Comparison]:
+    """The tests of one question that can be made, corrected for all of them.
+
+    Args:
+        question: a key of `QUESTIONS`.
+        pairs: of arms; without a second one where it is not known yet, which counts as a test without a result.
+        arms: all of them.
+    """
+    alternative = _alternative(question)
+    tested, untested = [], 0
+    for first, second in pairs:
+        ours, theirs = shared_values([first.results, second.results], METRIC) if second else ({}, {})
+        if second and ours:
+            differences = paired_differences(ours, theirs)
+            one_sided = alternative == "greater"
+            result = non_inferiority(differences, margin=MARGIN) if one_sided else compare(differences)
+            tested.append((first, second, tuple(ours), result))
+        elif second is None or first.missing or second.missing:
+            untested += 1
+    results = [result for *_, result in tested]
+    corrected = holm([result.p_permutation for result in results] + [1.0] * untested)
+    # Holm's p of a test only rises with that of another: all at their smallest, each has its smallest.
+    smallest = [smallest_possible_p(result.untied, alternative=alternative) for result in results]
+    least = holm(smallest + [1.0] * untested)
+    return [
+        Comparison(
+            question=question,
+            first=first,
+            second=second,
+            patients=patients,
+            result=result,
+            p_holm=p,
+            least_p_holm=least_p,
+            tests=len(tested) + untested,
+            interim=any(arm is None or arm.missing for arm in _decided_by(question, first, second, arms)),
+        )
+        for (first, second, patients, result), p, least_p in zip(tested, corrected, least, strict=False)
+    ]
+
+
+def _alternative(question: str) -> Alternative:
+    return "greater" if question == "teacher" else "two-sided"
+
+
+def _decided_by(question: str, first: Arm, second: Arm, arms: Sequence[Arm]) -> list[Arm | None]:
+    """The arms on which a comparison depends: of one with the best teacher all teachers, None for one that is lost."""
+    by_name = {arm.name: arm for arm in arms}
+    return [first, second, *(map(by_name.get, first.teachers) if question == "teacher" else ())]
 
 
 def best_teacher(arm: Arm, arms: Sequence[Arm]) -> Arm | None:
-    """Of an arm's teachers, the one with the highest mean Dice on the patients that all of them were scored on."""
-    teachers = [other for other in arms if other.name in arm.teachers]
-    shared = set(arm.results.patients)
-    for teacher in teachers:
-        shared &= teacher.results.patients.keys()
-    scored = [(teacher.results.mean(METRIC, shared), teacher) for teacher in teachers]
-    known = [(value, teacher) for value, teacher in scored if value is not None]
-    return max(known, key=lambda one: one[0])[1] if known else None
+    """Of an arm's teachers with results, the one with the highest mean Dice on the patients that all were scored on.
+
+    None where there is none, or no such patient.
+    """
+    teachers = [other for other in arms if other.name in arm.teachers and other.results.results]
+    _, *values = shared_values([one.results for one in (arm, *teachers)], METRIC)
+    scored = [(average(found.values()), one) for one, found in zip(teachers, values, strict=True)]
+    known = [(value, one) for value, one in scored if value is not None]
+    return max(known, key=lambda each: each[0])[1] if known else None
 
 
 def _precisions(arm: Arm) -> dict[str, set[str]]:
@@ -136,7 +198,8 @@ def _precisions(arm: Arm) -> dict[str, set[str]]:
     return found
 
 
-def _against_alone(tested: Sequence[Arm], arms: Sequence[Arm]) -> Iterator[tuple[Arm, Arm]]:
+def against_alone(tested: Sequence[Arm], arms: Sequence[Arm]) -> Iterator[tuple[Arm, Arm]]:
+    """Every arm of a student's network against the student alone."""
     # The plain student is whom the distilled arms stand against; other arms without teachers are tested against it.
     plain = {alone.name: alone for arm in arms if arm.kind == "distilled" and (alone := student_alone(arm, arms))}
     for arm in tested:
@@ -148,11 +211,10 @@ def _against_alone(tested: Sequence[Arm], arms: Sequence[Arm]) -> Iterator[tuple
                     yield arm, alone
 
 
-def _against_teacher(tested: Sequence[Arm], arms: Sequence[Arm]) -> Iterator[tuple[Arm, Arm]]:
+def _against_teacher(tested: Sequence[Arm], arms: Sequence[Arm]) -> Iterator[tuple[Arm, Arm | None]]:
     for arm in tested:
-        teachers = [other for other in arms if other.name in arm.teachers] if arm.kind == "distilled" else []
-        if teachers:
-            yield arm, best_teacher(arm, arms) or teachers[0]
+        if arm.kind == "distilled" and any(other.name in arm.teachers for other in arms):
+            yield arm, best_teacher(arm, arms)
 
 
 def _against_unet(tested: Sequence[Arm], arms: Sequence[Arm]) -> Iterator[tuple[Arm, Arm]]:
@@ -163,13 +225,16 @@ def _against_unet(tested: Sequence[Arm], arms: Sequence[Arm]) -> Iterator[tuple[
 
 
 def _against_online(arms: Sequence[Arm]) -> Iterator[tuple[Arm, Arm]]:
-    def all_but_the_cache(arm: Arm) -> tuple[object, ...]:
-        distillation = {key: value for key, value in arm.distillation.items() if key not in OF_THE_CACHE}
-        return arm.network, arm.teachers, arm.settings, distillation
+    def differ_by_the_cache_alone(one: Arm, other: Arm) -> bool:
+        return (
+            (one.network, one.teachers) == (other.network, other.teachers)
+            and not differing(one.settings, other.settings)
+            and differing(one.distillation, other.distillation) <= set(OF_THE_CACHE)
+        )
 
     distilled = [arm for arm in arms if arm.kind == "distilled"]
     for cached in distilled:
         for online in distilled:
             outputs = [arm.distillation.get("teacher_outputs") for arm in (cached, online)]
-            if outputs == ["cached", "online"] and all_but_the_cache(cached) == all_but_the_cache(online):
+            if outputs == ["cached", "online"] and differ_by_the_cache_alone(cached, online):
                 yield cached, online

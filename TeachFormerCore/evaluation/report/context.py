@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..statistics import bca_interval
-from .arm_results import ArmResults
+from ..statistics import bca_interval, paired_differences
+from .arm_results import ArmResults, shared_values
 from .arms import Arm, student_alone
 from .cases import Cohort
 from .comparisons import METRIC
@@ -21,12 +21,25 @@ PATIENTS = Column(key="patients", title="Patients", decimals=0)
 DICE = Column(key="dice", title="Dice", decimals=3)
 INTERVAL = Column(key="dice_interval_95", title="Dice, 95 % interval", decimals=3)
 IOU = Column(key="iou", title="IoU", decimals=3)
-MISSED = Column(key="missed", title="Missed", decimals=0)
-EMPTY = Column(key="empty", title="Empty", decimals=0)
+MISSED = Column(key="missed", title="Missed", decimals=1)
+EMPTY = Column(key="empty", title="Empty", decimals=1)
 PAPER_DICE = Column(key="paper_dice", title="Paper: Dice", decimals=4)
 PAPER_IOU = Column(key="paper_iou", title="Paper: IoU", decimals=4)
 PAPER_ROW = Column(key="paper", title="Paper: row")
 PAPER = (PAPER_DICE, PAPER_IOU, PAPER_ROW)
+FEW_PATIENTS = 20  # below, an interval's true coverage is clearly less than it says
+COUNTS_NOTE = (
+    "Missed: labels of which nothing was found; empty: those that are empty in the reference and in the prediction. "
+    "Both are counts of one seed: of several, each label counts by the part of them for which it holds."
+)
+FALSE_ALARMS_NOTE = (
+    "Where the reference is empty, a false alarm has Dice 0; an arm, or another seed, that is rightly empty there then "
+    "has Dice 1. Where neither arm raises one, the label says nothing and is left out."
+)
+STACKED_NOTE = (
+    "The volumes are stacked of single slices: how far apart these are is not known, and some may be missing between "
+    "them, so that distances, volumes and lesions are not scored (-). "
+)
 PRIORS_NOTE = (
     "The last rows need no training: an empty mask, an ellipsoid in the middle of the image, a threshold. What a model "
     "is worth is its distance from them."
@@ -54,7 +67,7 @@ class Context:
 
     def paper(self, arm: Arm, *tables: str, split: str = "test") -> PaperRow | None:
         """The paper's figures for an arm, from the first of some tables that has it."""
-        if arm.example is None:
+        if arm.example is None or not arm.is_unchanged:
             return None
         networks = {other.name: other.network for other in self.arms}
         return paper_row(
@@ -64,16 +77,18 @@ class Context:
     def volume_note(self) -> str:
         """What the figures are of."""
         x, y, z = self.cohort.spacing
+        stacked = any(not one.placed for result in self.priors[0].results.results for one in result.scores)
+        grid = f"{x:g} x {y:g}" if stacked else f"{x:g} x {y:g} x {z:g}"
         return (
-            f"Volume-level, on the model's grid ({x:g} x {y:g} x {z:g} mm), mean over patients; seeds and cases of a "
-            f"patient are averaged first. {self.empty_note()}"
+            f"Volume-level, on the model's grid ({grid} mm), mean over patients; seeds and cases of a "
+            f"patient are averaged first. {STACKED_NOTE if stacked else ''}{self.empty_note()}"
         )
 
     def empty_note(self) -> str:
         """How many labels there is nothing to find of."""
         nothing = self.priors[0].results
         rows = len({(one.case, one.label) for result in nothing.results for one in result.scores})
-        return f"{nothing.empty} of {rows} reference labels are empty."
+        return f"{nothing.empty:g} of {rows} reference labels are empty."
 
 
 def arm_cells(arm: Arm) -> dict[str, Any]:
@@ -102,8 +117,18 @@ def gain(arm: Arm, context: Context) -> float | None:
     alone = student_alone(arm, context.arms) if arm.kind == "distilled" else None
     if alone is None:
         return None
-    ours, theirs = arm.results.values(METRIC), alone.results.values(METRIC)
-    return mean_of([ours[name] - theirs[name] for name in ours.keys() & theirs.keys()])
+    return mean_of(paired_differences(*shared_values([arm.results, alone.results], METRIC)).tolist())
+
+
+def interval_note(patients: Iterable[int]) -> str:
+    """How intervals were made, and what they are worth with so many patients."""
+    note = "Intervals: BCa bootstrap over patients."
+    if min(patients, default=FEW_PATIENTS) < FEW_PATIENTS:
+        note += (
+            " With few patients, as here, they are too narrow and hold the true mean less often than they say: where "
+            "there is a test, it decides."
+        )
+    return note
 
 
 def by_teachers(arms: Iterable[Arm]) -> list[Arm]:

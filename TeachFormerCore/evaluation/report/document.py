@@ -22,7 +22,7 @@ from .missing_channels import missing_channels
 from .paper import paper_source
 from .results import score_study
 from .stored_scores import SCORES, StoredScores
-from .study import Study
+from .study import Run, Study
 from .table import Table
 from .weighed_teachers import weighed_teachers
 
@@ -259,7 +259,7 @@ def _pictures(arms: Sequence[Arm], comparisons: Sequence[Comparison], cohort: Co
         (
             "learning_curves",
             "Learning curves",
-            "A line is a run. The choosing cases are patients of the training folds, never those that are reported.",
+            "A line is a run. " + _who_chooses(arms),
             figures.learning_curves(arms),
         ),
         ("loss_terms", "Loss terms", "As they enter the sum, mean over the runs of an arm.", figures.loss_curves(arms)),
@@ -278,6 +278,16 @@ def _pictures(arms: Sequence[Arm], comparisons: Sequence[Comparison], cohort: Co
         for name, title, about, figure in drawn
         if figure is not None
     ]
+
+
+def _who_chooses(arms: Sequence[Arm]) -> str:
+    """Of the learning curves' cases, that they are the reported ones where a protocol has it so."""
+    protocols = {run.config["protocol"] for arm in arms for run in arm.runs}
+    told = {
+        "sound": "The choosing cases are patients of the training folds, never those that are reported.",
+        "paper": "By the protocol 'paper' the choosing cases are the very ones that are reported.",
+    }
+    return " ".join(told[protocol] for protocol in sorted(protocols, reverse=True))
 
 
 def _facts(study: Study, cohort: Cohort) -> list[tuple[str, str]]:
@@ -305,6 +315,12 @@ def _notes(study: Study) -> list[str]:
         notes.append(f"Interim: {counted} not finished (see 'Not in the figures'); every figure may change.")
     if damaged_count:
         notes.append(f"Finished runs that could not be used: {damaged_count} (see 'Not in the figures').")
+    replaced = sorted({run.folder.name for run in study.runs if _was_taught_by_others(run, study)})
+    if replaced:
+        notes.append(
+            f"Taught by weights that are not those of the teacher's run in this report, which was trained anew since: "
+            f"{', '.join(replaced)}. A comparison with that teacher is with another draw of it."
+        )
     chosen = sorted({run.arm for run in study.runs if run.config["protocol"] == "paper"})
     if chosen:
         notes.append(
@@ -314,12 +330,21 @@ def _notes(study: Study) -> list[str]:
     return notes
 
 
+def _was_taught_by_others(run: Run, study: Study) -> bool:
+    weights_of = {other.folder.name: other.manifest["weights_sha256"] for other in study.runs}
+    return any(
+        weights_of.get(Path(teacher["run"]).name, teacher["weights_sha256"]) != teacher["weights_sha256"]
+        for teacher in run.manifest["teachers"]
+    )
+
+
 def _sentence(one: Comparison) -> str:
     result = one.result
     low, high = result.interval or (result.mean, result.mean)
+    interval = f"{100 * result.confidence:.0f} % interval {100 * low:+.1f} to {100 * high:+.1f}"
     figures_text = (
-        f"{100 * result.mean:+.1f} Dice points (95 % interval {100 * low:+.1f} to {100 * high:+.1f}; {result.pairs} "
-        f"patients; {_p('p', result.p_permutation)}, {_p('Holm', one.p_holm)})"
+        f"{100 * result.mean:+.1f} Dice points ({interval}; {result.pairs} patients; "
+        f"{_p('p', result.p_permutation)}, {_p('Holm', one.p_holm)})"
     )
     interim = ", interim" if one.interim else ""
     mixed = f" (trained in different precisions: fold {', '.join(one.mixed_folds)})" if one.mixed_folds else ""

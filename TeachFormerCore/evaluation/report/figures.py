@@ -130,7 +130,9 @@ def difference_chart(comparisons: Sequence[Comparison]) -> "Figure | None":
             before, after = (max(LEAST_P, p) for p in (result.p_permutation, one.p_holm))
             right.plot([before, after], [position] * 2, color=GRID, linewidth=1.4, zorder=1)
             right.plot(before, position, "o", color="white", markeredgecolor=colour, markersize=7)
-            right.plot(after, position, "o", color=colour, markeredgecolor=INK, markersize=7)
+            right.plot(
+                after, position, "o" if one.can_be_shown else "X", color=colour, markeredgecolor=INK, markersize=7
+            )
             if result.p_wilcoxon is not None:
                 right.plot(max(LEAST_P, result.p_wilcoxon), position, "|", color=INK, markersize=10)
             ticks.append(position)
@@ -138,7 +140,7 @@ def difference_chart(comparisons: Sequence[Comparison]) -> "Figure | None":
     left.set_yticks(ticks, names, size=8)
     left.set_ylim(position - 0.4, -0.6)
     left.axvline(0, color=FAINT, linewidth=1)
-    left.set_xlabel("Difference (Dice points), 95 % BCa interval")
+    left.set_xlabel(f"Difference (Dice points)\nBCa interval of {_confidences(comparisons)}")
     right.set_xscale("log")
     right.set_xlim(LEAST_P / 1.5, 1.5)
     right.axvline(0.05, color="#D55E00", linewidth=1.2, linestyle="--")
@@ -152,10 +154,22 @@ def difference_chart(comparisons: Sequence[Comparison]) -> "Figure | None":
         Line2D([], [], marker="o", ls="", color=FAINT, markeredgecolor=INK, label="after Holm"),
         Line2D([], [], marker="|", ls="", color=INK, markersize=10, label="Wilcoxon"),
     ]
+    if not all(one.can_be_shown for one in comparisons):
+        label = "after Holm, cannot reach 0.05"
+        marks.append(Line2D([], [], marker="X", ls="", color=FAINT, markeredgecolor=INK, label=label))
     if any(one.question == "teacher" for one in comparisons):
         marks.append(Line2D([], [], color="#D55E00", label=f"margin, -{100 * MARGIN:g} points"))
     figure.legend(handles=marks, loc="upper right", ncols=len(marks), frameon=False, fontsize=8)
     return figure
+
+
+def _confidences(comparisons: Sequence[Comparison]) -> str:
+    """Of the intervals; of non-inferiority another one than of the other questions."""
+    of = {100 * one.result.confidence: one.question == "teacher" for one in comparisons}
+    return ", ".join(
+        f"{confidence:g} %" + (" (non-inferiority)" if one_sided and len(of) > 1 else "")
+        for confidence, one_sided in sorted(of.items(), reverse=True)
+    )
 
 
 def learning_curves(arms: Sequence[Arm]) -> "Figure | None":

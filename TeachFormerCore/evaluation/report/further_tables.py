@@ -3,9 +3,20 @@
 from collections.abc import Iterator, Sequence
 
 from ..detection import picai_score
-from ..statistics import detectable_d_z, smallest_possible_p
-from .comparisons import MARGIN, METRIC, QUESTIONS, Comparison
-from .context import ARM, DICE, EMPTY, KIND, PATIENTS, Context, arm_cells, mean_of
+from ..statistics import detectable_d_z
+from .comparisons import ALPHA, MARGIN, METRIC, QUESTIONS, Comparison
+from .context import (
+    ARM,
+    DICE,
+    EMPTY,
+    FALSE_ALARMS_NOTE,
+    KIND,
+    PATIENTS,
+    Context,
+    arm_cells,
+    interval_note,
+    mean_of,
+)
 from .table import Column, Table
 
 
@@ -24,29 +35,39 @@ def statistics(context: Context, comparisons: Sequence[Comparison]) -> Table | N
                 "second": one.second.title,
                 "patients": result.pairs,
                 "difference": result.mean,
-                "interval_95": result.interval,
+                "interval": result.interval,
+                "confidence": result.confidence,
                 "p_permutation": result.p_permutation,
                 "p_holm": one.p_holm,
                 "p_wilcoxon": result.p_wilcoxon,
                 "d_z": result.d_z,
+                "detectable_d_z": detectable_d_z(result.untied, alternative=one.alternative, alpha=ALPHA / one.tests),
                 "rank_biserial": result.rank_biserial,
                 "verdict": one.verdict + (" (interim)" if one.interim else ""),
             }
         )
-    fewest, most = (pick(one.result.pairs for one in comparisons) for pick in (min, max))
-    detectable = detectable_d_z(most)
     notes = [
         "Differences of Dice per patient, first minus second. Seeds are repeats, averaged for each patient first. "
-        "Interval: BCa bootstrap over patients, 95 %. p: sign-flip permutation test; Holm: corrected for all tests of "
-        "the same question, planned ones without a result among them; Wilcoxon: signed-rank test, beside it.",
-        f"Non-inferiority is one-sided: the null is that the student is worse by {100 * MARGIN:g} Dice points or more.",
-        f"With {fewest} patients no two-sided p can be below {smallest_possible_p(fewest):.2g} before correction"
-        + ("" if detectable is None else f"; with {most} the test finds d_z {detectable:.2f} four times in five")
-        + ". What is not shown is not thereby absent.",
+        "p: sign-flip permutation test; Holm: corrected for all tests of the same question, planned ones without a "
+        "result among them; Wilcoxon: signed-rank test, beside it.",
+        interval_note(one.result.pairs for one in comparisons),
+        f"Non-inferiority is one-sided: the null is that the student is worse by {100 * MARGIN:g} Dice points or more. "
+        f"Its interval is of {100 - 200 * ALPHA:g} %: its lower end is the bound of the one-sided test at "
+        f"{100 * ALPHA:g} %.",
+        "Detectable d_z: the smallest effect in normal differences that the sign-flip test finds four times in five at "
+        f"{100 * ALPHA:g} % over the number of tests of the question, the level at which Holm begins (for "
+        "non-inferiority, of the difference plus the margin). What is not shown is not thereby absent.",
         f"Predicting nothing scores Dice {nothing.mean(METRIC) or 0:.3f} on these patients. {context.empty_note()}",
     ]
+    if not all(one.can_be_shown for one in comparisons):
+        notes.append(
+            "Cannot be shown: even if all patients differed in one direction, by whatever amount, so few of them could "
+            f"not bring the corrected p of so many tests down to {100 * ALPHA:g} %. That says nothing of the effect."
+        )
+    if nothing.empty:
+        notes.append(FALSE_ALARMS_NOTE)
     if any(one.interim for one in comparisons):
-        notes.append("Interim: runs of one of the two arms are not finished; the result may change.")
+        notes.append("Interim: runs of one of the two arms, or of a teacher, are not finished; the result may change.")
     return Table(
         name="statistics",
         title="Statistics",
@@ -57,11 +78,13 @@ def statistics(context: Context, comparisons: Sequence[Comparison]) -> Table | N
             Column(key="second", title="Second"),
             PATIENTS,
             Column(key="difference", title="Difference (Dice points)", decimals=1, scale=100),
-            Column(key="interval_95", title="95 % interval", decimals=1, scale=100),
+            Column(key="interval", title="Interval", decimals=1, scale=100),
+            Column(key="confidence", title="of (%)", decimals=0, scale=100),
             Column(key="p_permutation", title="p", decimals=4, least=1e-4),
             Column(key="p_holm", title="p, Holm", decimals=4, least=1e-4),
             Column(key="p_wilcoxon", title="p, Wilcoxon", decimals=4, least=1e-4),
             Column(key="d_z", title="d_z", decimals=2),
+            Column(key="detectable_d_z", title="Detectable d_z", decimals=2),
             Column(key="rank_biserial", title="Rank-biserial", decimals=2),
             Column(key="verdict", title="At 5 %"),
         ),
@@ -101,7 +124,7 @@ def detection_and_calibration(context: Context) -> Table:
         rows=tuple(rows),
         notes=(
             "Lesions are parts connected by faces, edges or corners; two are matched at an IoU of at least 0.1, each "
-            "at most once. AUROC and AP as PI-CAI defines them (a part of at least 10 voxels with a probability of at "
+            "at most once. AUROC and AP as PI-CAI defines them (a part of more than 10 voxels with a probability of at "
             "least 0.1 is a candidate, its highest probability the confidence), their mean is PI-CAI's score; AUROC "
             "exists only where some patients have no lesion.",
             "ECE (15 bins, confidence of the most probable class) and Brier score (summed over classes) are over all "

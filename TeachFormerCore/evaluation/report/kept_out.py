@@ -5,16 +5,17 @@ no kept-out case, so the figure is honest; but it is of one model, and does not 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from ..statistics import PairedComparison, compare, holm, paired_differences
 from .arm_results import ArmResults
-from .arms import Arm, student_alone
-from .comparisons import METRIC
+from .arms import Arm
+from .comparisons import METRIC, Comparison, against_alone, family
 from .context import (
     ARM,
+    COUNTS_NOTE,
     DICE,
     EMPTY,
+    FALSE_ALARMS_NOTE,
     INTERVAL,
     IOU,
     KIND,
@@ -24,6 +25,7 @@ from .context import (
     PRIORS_NOTE,
     Context,
     deviation_of,
+    interval_note,
     mean_of,
     paper_cells,
     score_cells,
@@ -62,7 +64,6 @@ def kept_out_cases(context: Context, results: Mapping[str, ArmResults]) -> Table
     if not tested:
         return None
     gains = _gains(tested)
-    corrected = dict(zip(gains, holm([one.p_permutation for one in gains.values()]), strict=True))
     rows = []
     for one in tested:
         means = one.every.fold_means(METRIC)
@@ -72,16 +73,26 @@ def kept_out_cases(context: Context, results: Mapping[str, ArmResults]) -> Table
         if one.arm.is_as_published:
             row |= paper_cells(context.paper(one.arm, "Table 1", "Table 3"))
         if gained := gains.get(one.arm.name):
-            row |= {"gain": gained.mean, "gain_interval_95": gained.interval}
-            row |= {"p_permutation": gained.p_permutation, "p_holm": corrected[one.arm.name]}
+            row |= {"gain": gained.result.mean, "gain_interval_95": gained.result.interval}
+            row |= {"p_permutation": gained.result.p_permutation, "p_holm": gained.p_holm}
         rows.append(row)
     nothing = results[context.priors[0].name]
     labels = len({(each.case, each.label) for result in nothing.results for each in result.scores})
+    notes = [
+        "Gain: over the student alone, both by their best-val fold, on the same patients; sign-flip permutation "
+        "test, Holm over this table.",
+        interval_note(len(one.best.patients) for one in tested),
+        *sorted({f"At 5 %, {one.verdict}." for one in gains.values() if not one.can_be_shown}),
+        *([FALSE_ALARMS_NOTE] if nothing.empty else []),
+        COUNTS_NOTE,
+        PRIORS_NOTE,
+        f"The paper's figures: {context.source.about}.",
+    ]
     return Table(
         name="kept_out_cases",
         title="Cases kept out of the cross-validation",
         about="By the paper's protocol: of an arm's folds, the models of the one with the best Dice on its own val "
-        f"cases, tested once; beside it the mean over the models of all folds. {nothing.empty} of {labels} reference "
+        f"cases, tested once; beside it the mean over the models of all folds. {nothing.empty:g} of {labels} reference "
         "labels are empty.",
         columns=(
             ARM,
@@ -104,12 +115,7 @@ def kept_out_cases(context: Context, results: Mapping[str, ArmResults]) -> Table
             *PAPER,
         ),
         rows=tuple(rows),
-        notes=(
-            "Gain: over the student alone, both by their best-val fold, on the same patients; sign-flip permutation "
-            "test, Holm over this table.",
-            PRIORS_NOTE,
-            f"The paper's figures: {context.source.about}.",
-        ),
+        notes=tuple(notes),
     )
 
 
@@ -122,14 +128,8 @@ def best_fold(arm: Arm, results: ArmResults) -> Tested:
     return Tested(arm=arm, fold=fold, val_dice=val[fold], best=results.only(fold=fold), every=results)
 
 
-def _gains(tested: list[Tested]) -> dict[str, PairedComparison]:
+def _gains(tested: list[Tested]) -> dict[str, Comparison]:
     """Each distilled arm over its student alone."""
-    arms, by_name = [one.arm for one in tested], {one.arm.name: one for one in tested}
-    found = {}
-    for one in tested:
-        alone = student_alone(one.arm, arms) if one.arm.kind == "distilled" else None
-        if alone is not None:
-            ours, theirs = one.best.values(METRIC), by_name[alone.name].best.values(METRIC)
-            if ours.keys() & theirs.keys():
-                found[one.arm.name] = compare(paired_differences(ours, theirs))
-    return found
+    arms = [replace(one.arm, results=one.best) for one in tested]
+    pairs = [(arm, alone) for arm, alone in against_alone(arms, arms) if arm.kind == "distilled"]
+    return {one.first.name: one for one in family("distillation", pairs, arms)}

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
+from .arm_results import average
 from .arms import Arm
-from .context import ARM, mean_of
+from .context import ARM
 from .table import Column, Table
 
 
@@ -14,7 +15,7 @@ def missing_channels(arms: Sequence[Arm]) -> Table | None:
         measured = [run.manifest["subsets"] for run in arm.runs if run.manifest.get("subsets")]
         if not measured:
             continue
-        means = {name: mean_of([subsets[name] for subsets in measured if name in subsets]) for name in measured[0]}
+        means = {name: average(subsets.get(name) for subsets in measured) for name in measured[0]}
         full = list(means.values())[-1]  # the full set comes last
         for name, dice in means.items():
             lost = None if dice is None or full is None else full - dice
@@ -33,5 +34,10 @@ def missing_channels(arms: Sequence[Arm]) -> Table | None:
             Column(key="lost", title="Lost (Dice points)", decimals=1, scale=100),
         ),
         rows=tuple(rows),
-        notes=("A channel that is not there is 0 to the network, the background of a normalised image.",),
+        notes=(
+            "A channel that is not there is 0 to the network, the background of a normalised image.",
+            "Dice of a case is the mean over the labels that are in the reference or the prediction. A case that has "
+            "none in either says nothing and is left out; a false alarm in an empty case counts 0. Every case counts "
+            "alike, in a dataset of slices every slice: the other tables' Dice is the mean over patients.",
+        ),
     )

@@ -27,6 +27,29 @@ PROTOCOLS = {
     "BraTS2019": "validation set, one run",
     "CHAOS": "five test cases, one run",
 }
+# Eq. 4 as printed: what an arm of ours must have to stand beside the paper's figures. Both forms of Eq. 1 count, and
+# whether teachers were asked online or cached does not matter.
+SIMILARITY_FORMS = ("paper", "attention", "balanced")
+DISTILLATION = {
+    "divergence_form": "kl",
+    "direction": "student_teacher",
+    "temperature": 1.0,
+    "foreground_balanced": False,
+    "balancing": "none",
+    "teacher_weighting": "fixed",
+    "calibrate": False,
+    "drop_teacher": 0.0,
+    "shuffle_teachers": False,
+}
+# Eq. 3 of its teachers and students; networks of other papers have losses of their own.
+LOSS = {
+    "loss.dice": 1.0,
+    "loss.focal": 1.0,
+    "loss.focal_gamma": 2.0,
+    "loss.whole_batch_dice": False,
+    "loss.label_smoothing": 0.0,
+}
+TRAINING = {"augmentation.channel_dropout": 0.0}
 MISSU_DATASETS = {"brats": "BraTS2019", "chaos": "CHAOS"}
 
 

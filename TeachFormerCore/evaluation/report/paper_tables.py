@@ -8,6 +8,7 @@ from .arms import student_alone
 from .comparisons import METRIC
 from .context import (
     ARM,
+    COUNTS_NOTE,
     DICE,
     EMPTY,
     INTERVAL,
@@ -25,6 +26,7 @@ from .context import (
     by_teachers,
     deviation_of,
     gain,
+    interval_note,
     mean_of,
     paper_cells,
 )
@@ -56,6 +58,7 @@ def size_and_accuracy(context: Context) -> Table:
         if paper:
             row |= {"paper_parameters": paper.parameters, "paper_gflops": paper.gflops}
         row |= {metric: found.mean(metric) for metric in ("surface_dice", "hd95_mm", "volume_error_ml")}
+        row["absolute_volume_error_ml"] = found.absolute_volume_error_ml
         row["dice_common"] = found.mean(METRIC, context.common)
         if like_missu:
             row |= mean_scores((one for result in found.results for one in result.scores), MISSU_METRICS)
@@ -70,6 +73,7 @@ def size_and_accuracy(context: Context) -> Table:
         Column(key="surface_dice", title=f"Surface Dice {SURFACE_DICE_TOLERANCE_MM:g} mm", decimals=3),
         Column(key="hd95_mm", title="HD95 (mm)", decimals=1),
         Column(key="volume_error_ml", title="Volume error (mL)", decimals=1),
+        Column(key="absolute_volume_error_ml", title="Absolute volume error (mL)", decimals=1),
         *(MISSED, EMPTY),
         Column(key="paper_parameters", title="Paper: parameters (M)", decimals=2),
         Column(key="paper_gflops", title='Paper: "GFLOPs"', decimals=2),
@@ -88,8 +92,12 @@ def size_and_accuracy(context: Context) -> Table:
         f"Parameters, MACs and FLOPs are counted on the network as it is used, for one window of {window} voxels. The "
         "paper's \"GFLOPs\" are a profiler's multiply-accumulates at its own image size, transposed convolutions "
         "counted several times.",
-        "Intervals: BCa bootstrap over patients. A missed label counts with Dice 0 and with the image's diagonal as "
-        "its HD95; a label that is empty in both masks is counted and not scored.",
+        interval_note(len(arm.results.patients) for arm in context.arms),
+        "A missed label counts with Dice 0 and with the image's diagonal as its HD95. A label that is empty in both "
+        "masks is counted and not scored, or has Dice 1 where another seed of the arm raises a false alarm there.",
+        COUNTS_NOTE,
+        "Volume error: prediction minus reference, positive where too much is segmented; errors of both signs cancel "
+        "in its mean, and do not in that of the absolute error.",
         PRIORS_NOTE,
         f"The paper's figures: {context.source.about}.",
     ]

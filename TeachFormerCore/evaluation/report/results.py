@@ -10,7 +10,7 @@ from ...progress import Progress
 from ...run_files import KEPT_OUT_FILE, KEPT_OUT_FOLDER, PER_CASE_FILE, PREDICTIONS_FOLDER, read_per_case
 from ..baselines import CENTRED_ELLIPSOID, PREDICT_NOTHING, SUV_2_5, baseline_masks
 from ..calibration import brier_score, reliability
-from ..detection import detection_map, detections
+from ..detection import UNKNOWN, detection_map, detections
 from ..scores import score
 from ..slices import empty_slices, slice_mean_dice
 from .arm_results import ArmResults, VolumeResult
@@ -161,7 +161,8 @@ class _FoldScoring:
     ) -> VolumeResult:
         """``label`` is a boolean mask for a prior, which is held against each label by itself."""
         reference = volume.label > 0
-        foreground = label.astype(np.float32) if probability is None else 1 - probability[0]
+        # In double precision, or what is nearly certain would be all the same.
+        foreground = label.astype(float) if probability is None else 1 - probability[0].astype(float)
         return VolumeResult(
             arm=arm,
             fold=self.fold,
@@ -172,7 +173,7 @@ class _FoldScoring:
                 score(
                     label if probability is None else np.isin(label, values),
                     np.isin(volume.label, values),
-                    spacing=self.cohort.spacing_zyx,
+                    spacing=volume.spacing,
                     case=volume.name,
                     label=name,
                 )
@@ -183,7 +184,7 @@ class _FoldScoring:
             slices=len(reference),
             reliability=None if probability is None else reliability(probability, volume.label),
             brier=None if probability is None else brier_score(probability, volume.label),
-            detected=detections(detection_map(foreground), reference),
+            detected=detections(detection_map(foreground), reference) if volume.spacing else UNKNOWN,
         )
 
 
