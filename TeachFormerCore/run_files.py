@@ -25,7 +25,7 @@ TEACHER: Shape = {
     "run": str,
     "weight": NUMBER,
     "temperature": NUMBER,
-    "tune?": {"dice": NUMBER, "ece": NUMBER, "ece_calibrated": (*NUMBER, NULL)},
+    "tune?": {"dice": (*NUMBER, NULL), "ece": NUMBER, "ece_calibrated": (*NUMBER, NULL)},
     "network": NETWORK,
     "weights_sha256": str,
     **ROLES,
@@ -72,7 +72,7 @@ MANIFEST: Shape = {
     "seconds_per_step": (*NUMBER, NULL),
     "weights_sha256": str,
     "val_dice": (*NUMBER, NULL),
-    "subsets?": {str: NUMBER},
+    "subsets?": {str: (*NUMBER, NULL)},
     "kept_out?": ({"preparation": str}, NULL),
     "versions": {"TeachFormer": str},
 }
@@ -126,6 +126,11 @@ def read_yaml(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"{file} is not the configuration of a run: {advice}.")
     return content
+
+
+def chosen_on_validation(config: dict[str, Any]) -> bool:
+    """Whether a run's weights are those of the epoch that was best on its val cases, as a run's configuration says."""
+    return config["protocol"] == "paper" and config["patience"] is not None
 
 
 def read_per_case(file: Path) -> dict[tuple[str, str], float | None]:

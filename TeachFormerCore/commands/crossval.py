@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     every = make_jobs(arguments.crossval)
     jobs = select_jobs(every, folds=arguments.folds, arms=arguments.arms, shard=arguments.shard)
-    for job in jobs:
+    for job in every:  # not only the chosen ones: they all are one study
         check_job(job)
     if arguments.plan:
         from ..training.plan import plan_table
@@ -49,6 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     write_crossval(arguments.crossval, every)
     failed = JobQueue(jobs, parallel=arguments.parallel).run()
+    write_crossval(arguments.crossval, every)  # another command may have written it before our runs had folders
     print(f"{run_path(arguments.crossval.name)}: {len(jobs) - len(failed)} of {len(jobs)} jobs are finished")
     for name, reason in failed.items():
         print(f"failed: {name}: {reason}")

@@ -24,6 +24,10 @@ def run(arguments: argparse.Namespace) -> int:
     manifest = read_manifest(folder)
     score = manifest["val_dice"]
     patients = len(manifest["patients"]["validation"])
-    result = "no val cases" if score is None else f"Dice {score:.4f} on {patients} val patients"
+    if not patients:
+        result = "no val cases"
+    else:
+        dice = "no Dice (nothing to find, and nothing found)" if score is None else f"Dice {score:.4f}"
+        result = f"{dice} on {patients} val patients"
     print(f"{Path(folder)}: {manifest['steps']} steps, {result} (model grid, see per_case.csv)")
     return 0

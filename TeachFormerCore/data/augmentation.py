@@ -166,7 +166,6 @@ def sample_patch(
     kept = tuple(slice(int(near * n), n - int(far * n)) for n, (near, far) in zip(label.shape, draw.cuts, strict=True))
     every_channel = (slice(None), *kept)
     image, label = image[every_channel], label[kept]
-    shape = np.array(label.shape)
     patch = np.array(patch_size)
     candidates = np.flatnonzero(label) if draw.on_foreground else np.empty(0, int)
     chosen = candidates[int(draw.anchor * candidates.size)] if candidates.size else int(draw.anchor * label.size)
@@ -180,12 +179,15 @@ def sample_patch(
     axes = [np.arange(n) - p for n, p in zip(patch, place, strict=True)]
     offsets = np.stack(np.meshgrid(*axes, indexing="ij"), -1)
     coordinates = anchor + offsets @ matrix.T
-    # grid_sample wants -1..1 from the first to the last voxel centre, in x, y, z order.
-    normalised = coordinates * (2 / np.maximum(shape - 1, 1)) - 1
+    # grid_sample wants -1..1 from the first to the last voxel centre, in x, y, z order. Along an axis with one voxel it
+    # finds that voxel everywhere: such an axis gets a second one, of background.
+    shape = np.maximum(label.shape, 2)
+    beyond = [(0, 0), *((0, more) for more in shape - label.shape)]
+    normalised = coordinates * (2 / (shape - 1)) - 1
     grid = torch.from_numpy(np.ascontiguousarray(normalised[None, ..., ::-1], dtype=np.float32))
 
     def view(array: np.ndarray, mode: str) -> "Tensor":
-        source = torch.from_numpy(array.astype(np.float32))[None]
+        source = torch.from_numpy(np.pad(array.astype(np.float32), beyond))[None]
         return F.grid_sample(source, grid, mode=mode, padding_mode="zeros", align_corners=True)[0]
 
     sampled = view(image, "bilinear")

@@ -14,7 +14,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..errors import InputError
-from ..files import sha256_of
+from ..files import sha256_of, sweep
 from ..paths import runs_folder
 from ..progress import Progress
 from .channels import Channel, background_value, default_normalisation, modality_of, normalise
@@ -89,12 +89,15 @@ def prepare(
     """
     plan = plan_preparation(dataset, channels=channels, spacing=spacing)
     folder = folder or runs_folder() / "prepared" / f"{dataset.name}-{plan.key()[:12]}"
+    occupied = folder.exists()  # before the look into it, since another job may put it there in between
     if prepared := _already_there(folder, plan):
         return prepared
-    if folder.exists():
+    if occupied:
         raise InputError(f"{folder} exists and does not hold this preparation: name another folder or remove it.")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    unfinished = f".{folder.name}-"
+    sweep(folder.parent, unfinished)
+    building = Path(tempfile.mkdtemp(prefix=unfinished, dir=folder.parent))
     try:
         with (
             Progress(len(dataset.cases), f"preparing {dataset.name}") as progress,

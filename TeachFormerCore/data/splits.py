@@ -24,7 +24,8 @@ Splits = list[dict[str, list[str]]]  # nnU-Net's splits_final.json: per fold the
 class FoldSplit:
     """The cases of one fold, sorted, no patient in two of the three.
 
-    ``val_cases`` are reported once, with final weights; every choice is made on ``tune_cases``.
+    ``val_cases`` are reported once, with final weights; every choice is made on ``tune_cases``. By the paper's protocol
+    there are none of these, and ``val_cases`` choose too.
     """
 
     train_cases: tuple[str, ...]
@@ -206,7 +207,7 @@ def split_faults(splits: Sequence[Mapping[str, Sequence[str]]], patients: Mappin
 
 
 def read_splits(
-    path: str | Path | None, fold: int | str, patients: Mapping[str, str], *, seed: int, fraction: float = TUNE_FRACTION
+    path: str | Path | None, fold: int | str, patients: Mapping[str, str], *, seed: int, tuned: bool = True
 ) -> FoldSplit:
     """One fold of a splits file, its training cases parted into those to train and those to tune on.
 
@@ -215,7 +216,7 @@ def read_splits(
         fold: a number from 0, or ``"all"``: every case of the file, none of them kept for ``val``.
         patients: the patient of each case of the dataset (``Dataset.patients()``).
         seed: of ``tune_patients``.
-        fraction: of ``tune_patients``.
+        tuned: whether some are kept to tune on; else all of them train.
 
     Raises:
         InputError: a bad file, a fold it does not have, an unknown case, a patient on both sides.
@@ -238,7 +239,7 @@ def read_splits(
         else:
             chosen = splits[_fold_number(fold, len(splits), path)]
             train, val = set(chosen["train"]), set(chosen["val"])
-    tune = set(tune_patients({patients[name] for name in train}, seed=seed, fraction=fraction))
+    tune = set(tune_patients({patients[name] for name in train}, seed=seed)) if tuned else set[str]()
     return FoldSplit(
         train_cases=tuple(sorted(name for name in train if patients[name] not in tune)),
         tune_cases=tuple(sorted(name for name in train if patients[name] in tune)),

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ..errors import EXIT_CANCELLED, TeachFormerError
+from ..files import write_whole
 from ..progress import time_left
 from .batch import BatchJob as BatchJob
 from .batch import run_batch
@@ -156,10 +157,7 @@ def _everything_on_stdout() -> Iterator[None]:
 
 def _write_failure(failure: Failure, file: Path) -> None:
     """Writes the error file whole; a failure to do so is said and changes no exit code."""
-    building = file.with_name(f".teachformer-{os.getpid()}-{file.name}")
     try:
-        building.write_text(json.dumps(vars(failure), indent=1) + "\n", encoding="utf-8")
-        os.replace(building, file)
+        write_whole(file, json.dumps(vars(failure), indent=1) + "\n")
     except OSError as error:
-        building.unlink(missing_ok=True)
         print(f"error: the error file {file} could not be written ({error}).", flush=True)

@@ -10,7 +10,6 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ..data.splits import read_splits
 from ..devices import choose_device, computes_in_bf16
 from ..distillation.balancing import gradient_of
 from ..distillation.distillation_task import DistillationTask, sum_over_teachers
@@ -22,7 +21,7 @@ from ..progress import Progress
 from ..run_files import AUDIT_FILE, CONFIG_FILE, MANIFEST_FILE, read_manifest
 from .checkpoint import read_checkpoint
 from .config import TrainConfig
-from .datasource import prepared_data
+from .datasource import fold_split, prepared_data
 from .run_folder import CHECKPOINT, WEIGHTS_FILE, differing_keys, run_path
 from .tasks import new_task
 from .teachers import load_teachers
@@ -94,7 +93,7 @@ def audit(config: TrainConfig, *, batches: int = 1) -> LossAudit:
     if batches < 1:
         raise InputError(f"An audit needs at least one batch, not {batches}.")
     prepared = prepared_data(config)
-    split = read_splits(config.splits, config.fold, prepared.plan.patients, seed=config.seed)
+    split = fold_split(config, prepared)
     device, classes = choose_device(config.device), class_count(prepared)
     bf16 = computes_in_bf16(config.precision, device)
     torch.manual_seed(config.seed)

@@ -1,6 +1,7 @@
 """What happens around the epochs: the choosing look at whole cases, the figures' file, the line on the screen."""
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from math import isfinite
 from pathlib import Path
@@ -11,8 +12,9 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
 from ..errors import InputError
+from ..files import write_whole
 from ..progress import Progress
-from .case_scores import CaseEvaluator
+from .case_scores import CaseEvaluator, mean_dice
 from .divergence import stopped
 
 
@@ -20,7 +22,8 @@ class Choice(Callback):
     """Looks at the choosing cases every few epochs; with patience, keeps the best weights and ends a stale training.
 
     The figure is L_SEG (Eq. 3) over whole cases, the paper's "validation loss". ``latest`` holds the figures of the
-    epoch that just ended, if it was one of those; ``stopped`` says that patience has ended the training.
+    epoch that just ended, if it was one of those: the loss and, unless all masks were empty, the mean Dice. ``stopped``
+    says that patience has ended the training.
     """
 
     def __init__(self, evaluator: CaseEvaluator, cases: Sequence[str], *, every: int, patience: int | None) -> None:
@@ -45,7 +48,9 @@ class Choice(Callback):
         loss = sum(score.loss for score in scores) / len(scores)
         if not isfinite(loss):
             raise stopped(f"The loss of the cases that choose became {loss:.6g} at step {pl_module.step}")
-        self.latest = {"choice_loss": loss, "choice_dice": sum(score.mean_dice for score in scores) / len(scores)}
+        self.latest = {"choice_loss": loss}
+        if (dice := mean_dice(scores)) is not None:
+            self.latest["choice_dice"] = dice
         if self.patience is None:
             return
         if loss < self.best_loss:
@@ -83,7 +88,7 @@ class MetricsFile(Callback):
                 raise InputError(
                     f"{self.file} is damaged ({error}): remove it, and the run goes on without its figures so far."
                 ) from error
-        self._write(kept, "w")
+        write_whole(self.file, self._as_csv(kept, header=True))
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
         if not trainer.is_global_zero:
@@ -91,14 +96,17 @@ class MetricsFile(Callback):
         row = {"epoch": pl_module.epoch, "step": pl_module.step}
         figures = trainer.callback_metrics | self.choice.latest
         figures = figures | {"learning_rate": trainer.optimizers[0].param_groups[0]["lr"]}
-        self._write([row | {name: f"{float(value):.6g}" for name, value in figures.items()}], "a")
+        row |= {name: f"{float(value):.6g}" for name, value in figures.items()}
+        with self.file.open("a", newline="", encoding="utf-8") as stream:
+            stream.write(self._as_csv([row], header=False))
 
-    def _write(self, rows: Sequence[Mapping[str, Any]], mode: str) -> None:
-        with self.file.open(mode, newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, self.columns, restval="", extrasaction="ignore")
-            if mode == "w":
-                writer.writeheader()
-            writer.writerows(rows)
+    def _as_csv(self, rows: Sequence[Mapping[str, Any]], *, header: bool) -> str:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self.columns, restval="", extrasaction="ignore")
+        if header:
+            writer.writeheader()
+        writer.writerows(rows)
+        return text.getvalue()
 
 
 class StepProgress(Callback):

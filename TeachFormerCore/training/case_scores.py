@@ -1,6 +1,6 @@
 """Scores of whole prepared cases, on the model's grid: what training looks at while and after it runs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ from ..data.prepared import PreparedData
 from ..devices import computes_in_bf16
 from ..distillation.segmentation_loss import SegmentationLoss
 from ..evaluation.overlap import dice
+from ..evaluation.report.cases import foreground_logits
 from ..inference.windows import predict_windows
 from ..networks import SegmentationNetwork
 from .config import TrainConfig
@@ -25,20 +26,33 @@ class CaseScore:
         loss: Eq. 3.
         dice: per label name; None where it is empty in both.
         label: the predicted label, ``(*S)`` uint8.
-        foreground: probabilities of the classes above 0, ``(classes - 1, *S)`` uint8, 255 for 1.
+        logits: of the classes above 0, ``(classes - 1, *S)`` float16, see `foreground_logits`.
     """
 
     case: str
     loss: float
     dice: dict[str, float | None]
     label: np.ndarray
-    foreground: np.ndarray
+    logits: np.ndarray
 
     @property
-    def mean_dice(self) -> float:
-        """Over the labels that are there."""
-        values = [value for value in self.dice.values() if value is not None]
-        return sum(values) / len(values) if values else 1.0
+    def mean_dice(self) -> float | None:
+        """Over the labels that are in the reference or the prediction; None where none is in either."""
+        return _mean(self.dice.values())
+
+
+def mean_dice(scores: Iterable[CaseScore]) -> float | None:
+    """The mean over cases of the mean over labels.
+
+    A case that is empty in both masks says nothing and is left out, else predicting nothing would score well wherever
+    empty cases are common; a false alarm in an empty case counts 0. None where no case says anything.
+    """
+    return _mean(score.mean_dice for score in scores)
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def case_evaluator(config: TrainConfig, prepared: PreparedData, device: torch.device) -> "CaseEvaluator":
@@ -117,7 +131,7 @@ class CaseEvaluator:
             loss=float(sum(terms.values())),
             dice={name: dice(predicted == value, label == value) for name, value in names.items()},
             label=predicted.astype(np.uint8),
-            foreground=(probabilities[1:] * 255).round().to(torch.uint8).cpu().numpy(),
+            logits=foreground_logits(probabilities.cpu().numpy()).astype(np.float16),
         )
 
     def _forward(self, network: SegmentationNetwork, windows: Tensor) -> tuple[Tensor, Tensor, Tensor]:

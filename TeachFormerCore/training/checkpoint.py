@@ -31,18 +31,26 @@ class Checkpoint(Callback):
     Args:
         file: where it lies; it is never seen half-written.
         choice: whose state is part of it.
+        origin: what else makes the run than its configuration, by part: hashes of the data and the teachers.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: it cannot be read, or is of another origin.
     """
 
-    def __init__(self, file: Path, choice: Choice) -> None:
+    def __init__(self, file: Path, choice: Choice, origin: dict[str, Any]) -> None:
         self.file = file
         self.choice = choice
+        self.origin = origin
         self.state: dict[str, Any] | None = None
         self._next = 0.0  # on the monotonic clock; only how much is repeated after a kill depends on it
         if file.exists():
             self.state = read_checkpoint(file)
+            changed = [part for part in origin if self.state["origin"].get(part) != origin[part]]
+            if changed:
+                raise InputError(
+                    f"The run {file.parents[1]} was begun with other {' and '.join(changed)} than are there now, and "
+                    "cannot go on with these: put the former ones back, or remove its folder to train it again."
+                )
 
     @property
     def epoch(self) -> int:
@@ -76,6 +84,7 @@ class Checkpoint(Callback):
         started = time.monotonic()
         check_weights(pl_module.task, step=pl_module.step)
         state = {
+            "origin": self.origin,
             "epoch": pl_module.epoch + 1,
             "step": pl_module.step,
             "task": pl_module.task.state_dict(),
@@ -85,7 +94,7 @@ class Checkpoint(Callback):
             "watch": pl_module.watch.state_dict(),
         }
         self.file.parent.mkdir(exist_ok=True)
-        temporary = self.file.with_name(f".{self.file.name}")
+        temporary = self.file.with_name(f".{self.file.name}")  # one name, so that kills do not leave many
         torch.save(state, temporary)
         os.replace(temporary, self.file)
         finished = time.monotonic()
@@ -100,7 +109,7 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
     """
     try:
         state = torch.load(file, weights_only=True, map_location="cpu")
-        if not {"epoch", "step", "task", "optimizer", "schedule", "choice", "watch"} <= set(state):
+        if not {"origin", "epoch", "step", "task", "optimizer", "schedule", "choice", "watch"} <= set(state):
             raise KeyError("it lacks a part")
     except Exception as error:  # whatever torch raises for bytes that are no checkpoint
         reason = " ".join(str(error).split())[:200]

@@ -150,11 +150,12 @@ class TrainConfig:
         splits: nnU-Net's splits_final.json; not needed for fold 'all'.
         kept_out: dataset whose test cases (imagesTs, labelsTs), or folder that 'data prepare --split Ts' made of them,
             are scored once with the final weights, and used for nothing else.
-        fold: number of the fold, or 'all' for every case (the model that ships; nothing is kept out).
+        fold: number of the fold, or 'all' for every case (for a model that ships): no val cases, tune ones as ever.
         max_steps: optimiser steps.
         max_epochs: passes over the training cases, instead of max_steps.
         seed: of weights, views, order and the tune patients.
-        protocol: 'sound' chooses on tune patients, kept out of the training ones; 'paper' chooses on the val cases.
+        protocol: 'sound' chooses on tune patients, kept out of the training ones; 'paper' chooses on the val cases, and
+            every training patient trains.
         patience: epochs without a better choice after which training stops and the best weights are kept; without it
             all steps run and the final weights are kept. Teach-Former: 40.
         check_every: epochs between two looks at the cases that choose.
@@ -242,6 +243,11 @@ class TrainConfig:
             (
                 self.protocol == "sound" or self.fold != "all",
                 "protocol 'paper' chooses on val cases, and fold 'all' has none",
+            ),
+            (
+                self.protocol == "sound"
+                or not (self.distillation.calibrate or self.distillation.teacher_weighting == "tune_dice"),
+                "teachers are weighed and calibrated on tune cases, and protocol 'paper' has none",
             ),
             (
                 self.image_size is None or len(self.image_size) == len(self.patch_size),

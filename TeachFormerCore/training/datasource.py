@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from ..data.prepared import PreparedData, is_prepared, open_prepared
+from ..data.splits import FoldSplit, read_splits
 from ..errors import InputError
 from .config import TrainConfig
 
@@ -38,6 +39,16 @@ def kept_out_data(config: TrainConfig, prepared: PreparedData) -> PreparedData |
             f"({config.data}): who is trained on cannot be kept out."
         )
     return kept_out
+
+
+def fold_split(config: TrainConfig, prepared: PreparedData) -> FoldSplit:
+    """The cases of a configuration's fold; by the paper's protocol nothing is chosen on tune cases, and there are none.
+
+    Raises:
+        InputError: see :func:`read_splits`.
+    """
+    tuned = config.protocol == "sound"
+    return read_splits(config.splits, config.fold, prepared.plan.patients, seed=config.seed, tuned=tuned)
 
 
 def _prepared(config: TrainConfig, data: str, *, split: str) -> PreparedData:

@@ -7,7 +7,6 @@ are written at the same time hold the same.
 import hashlib
 import json
 import os
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import TeachFormerError
-from ..files import write_whole
+from ..files import sweep, temporary_name, write_whole
 
 KEY_FILE = "key.json"
 DIGEST = "sha256"
-ABANDONED_S = 3600.0  # a temporary file this old was left by a job that was killed
 
 
 class Entries:
@@ -78,21 +76,14 @@ class Entries:
 
     def sweep(self) -> None:
         """Removes what killed jobs left half-written."""
-        if not self.folder.is_dir():
-            return
-        for file in self.folder.iterdir():
-            try:
-                if file.name.startswith(".") and time.time() - file.stat().st_mtime > ABANDONED_S:
-                    file.unlink()
-            except FileNotFoundError:  # another job was faster
-                continue
+        sweep(self.folder)
 
 
 def write_tensors(file: Path, tensors: Mapping[str, Tensor], *, digest_of: str | None = None) -> None:
     """Writes tensors of any device as safetensors, a whole file or none; with the hash of an entry of that name."""
     # Clones: a submodule that several parents share (MDViT's position encodings) has several names and one memory.
     plain = {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    temporary = temporary_name(file)
     try:
         save_file(plain, temporary, metadata={DIGEST: _digest(plain, of=digest_of)} if digest_of else None)
         os.replace(temporary, file)

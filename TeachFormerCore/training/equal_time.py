@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..files import write_whole
-from ..run_files import CONFIG_FILE, read_manifest
+from ..run_files import CONFIG_FILE, read_json, read_manifest
 from .command_line import config_from
 from .pace import measured_paces
 from .run_folder import config_text, read_config, run_path
@@ -41,6 +41,13 @@ def fix_steps(folder: Path, other: str) -> Path:
     write_whole(file, config_text(replace(wanted, max_steps=steps, max_epochs=None)))
     (folder / WANTED_FILE).unlink()
     return file
+
+
+def timed_by(folder: Path) -> str | None:
+    """The run whose time a run folder got, if it got one's."""
+    file = folder / RECORD_FILE
+    record = read_json(file) if file.is_file() else {}
+    return record.get("seconds_of") if isinstance(record, dict) else None
 
 
 def main(argv: Sequence[str]) -> int:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,7 +15,7 @@ from ..files import sha256_of
 from ..inference.card import SCHEMA_VERSION, Card
 from ..inference.model_folder import read_card, write_model
 from ..paths import user_models_folder
-from ..run_files import PER_CASE_FILE, read_manifest, read_per_case
+from ..run_files import PER_CASE_FILE, chosen_on_validation, read_manifest, read_per_case
 from .run_folder import WEIGHTS_FILE, run_path
 
 # An image may be this much larger than the largest of the dataset the model was trained on.
@@ -110,6 +110,7 @@ def build_card(manifest: dict[str, Any], words: dict[str, Any], *, default_name:
             "training_patients": patients["training"],
             "tuning_patients": patients["tuning"],
             "validation_patients": patients["validation"],
+            "chosen_on_validation": chosen_on_validation(config),
         },
         "accuracy": {},
         "seconds": {},
@@ -143,18 +144,26 @@ def bootstrap_interval(values: list[float], *, seed: int = 0) -> list[float] | N
 
 def _own_accuracy(file: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     """Dice of the val cases on the model's grid, as training scored them; empty without val cases."""
-    values = [dice for dice in read_per_case(file).values() if dice is not None]
+    scores = [(case, dice) for (case, _), dice in read_per_case(file).items()]
+    return _accuracy(scores, grid=f"model grid, {manifest['config']['spacing']} mm", manifest=manifest)
+
+
+def _accuracy(scores: Iterable[tuple[str, float | None]], *, grid: str, manifest: dict[str, Any]) -> dict[str, Any]:
+    """Of the Dice of each case's labels: their mean is one value of the case. Empty without any."""
+    dice_of: dict[str, list[float]] = {}
+    for case, dice in scores:
+        if dice is not None:
+            dice_of.setdefault(case, []).append(dice)
+    values = [float(np.mean(labels)) for labels in dice_of.values()]
     if not values:
         return {}
-    return _accuracy(values, grid=f"model grid, {manifest['config']['spacing']} mm", manifest=manifest)
-
-
-def _accuracy(values: list[float], *, grid: str, manifest: dict[str, Any]) -> dict[str, Any]:
+    config = manifest["config"]
+    known = "on which its best epoch was chosen" if chosen_on_validation(config) else "never trained or tuned on"
     return {
         "dice": round(float(np.mean(values)), 4),
         "dice_interval_95": bootstrap_interval(values),
         "cases": len(values),
-        "on": f"val cases of fold {manifest['config']['fold']}, never trained or tuned on; {grid}",
+        "on": f"val cases of fold {config['fold']}, {known}; {grid}",
     }
 
 
@@ -169,10 +178,11 @@ def _evaluated(folder: Path, manifest: dict[str, Any]) -> tuple[dict[str, Any], 
         raise InputError(f"{folder} evaluates another model than this run's: evaluate the exported model first.")
     if any(case["seen"] for case in summary["cases"]):
         raise InputError(
-            f"{folder} holds cases that the model was trained on: evaluate its val fold (--splits, --fold)."
+            f"{folder} holds cases that the model was trained on, or chosen on (protocol 'paper'): evaluate its val "
+            "fold (--splits, --fold), or cases kept out of everything."
         )
-    values = [case["dice"] for case in summary["cases"] if case["dice"] is not None]
-    accuracy = _accuracy(values, grid="on the label files' grid", manifest=manifest)
+    scores = ((case["case"], case["dice"]) for case in summary["cases"])
+    accuracy = _accuracy(scores, grid="on the label files' grid", manifest=manifest)
     accuracy |= {
         name: round(summary["mean"][name], 4)
         for name in ("iou", "hd95_mm", "surface_dice")

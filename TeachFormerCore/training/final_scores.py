@@ -13,7 +13,7 @@ from ..files import write_whole
 from ..networks import SegmentationNetwork
 from ..progress import Progress
 from ..run_files import KEPT_OUT_FILE, KEPT_OUT_FOLDER, PER_CASE_FILE, PREDICTIONS_FOLDER
-from .case_scores import CaseEvaluator, CaseScore
+from .case_scores import CaseEvaluator, CaseScore, mean_dice
 from .channel_subsets import SUBSETS_FILE, channel_subsets, score_subsets, subset_name, subsets_table
 from .config import TrainConfig
 from .entries import write_tensors
@@ -25,8 +25,8 @@ def score_val_cases(
     """Writes ``per_case.csv``, ``predictions/`` and, after channel dropout, ``subsets.csv``.
 
     Returns:
-        For the manifest: ``val_dice``, the mean over cases of the mean over labels, and ``subsets``, that mean by
-        subset of the channels, empty without channel dropout or without val cases.
+        For the manifest: ``val_dice``, see `mean_dice`, and ``subsets``, that mean by subset of the channels, empty
+        without channel dropout or without val cases.
     """
     channels = [channel.name for channel in evaluator.prepared.plan.channels]
     subsets = channel_subsets(channels)
@@ -38,7 +38,7 @@ def score_val_cases(
     write_whole(folder / PER_CASE_FILE, per_case_table(scores[full]))
     if len(subsets) > 1:
         write_whole(folder / SUBSETS_FILE, subsets_table(scores))
-    means = {name: mean([score.mean_dice for score in each]) for name, each in scores.items()}
+    means = {name: mean_dice(each) for name, each in scores.items()}
     return {"val_dice": means[full], "subsets": means if len(subsets) > 1 and cases else {}}
 
 
@@ -51,7 +51,7 @@ def score_kept_out_cases(
         evaluator: of the prepared cases that are kept out.
 
     Returns:
-        For the manifest: what they are, and the mean over cases of the mean over labels.
+        For the manifest: what they are, and their `mean_dice`.
     """
     plan, cases = evaluator.prepared.plan, evaluator.prepared.cases
     scores = []
@@ -61,14 +61,14 @@ def score_kept_out_cases(
             progress.advance()
     write_predictions(scores, folder / KEPT_OUT_FOLDER)
     write_whole(folder / KEPT_OUT_FILE, per_case_table(scores))
-    return {"preparation": plan.key(), "cases": len(cases), "dice": mean([score.mean_dice for score in scores])}
+    return {"preparation": plan.key(), "cases": len(cases), "dice": mean_dice(scores)}
 
 
 def write_predictions(scores: Sequence[CaseScore], folder: Path) -> None:
-    """Writes what the final weights made of each case, ``<case>.safetensors`` with ``label`` and ``foreground``."""
+    """Writes what the final weights made of each case, ``<case>.safetensors`` with ``label`` and ``logits``."""
     folder.mkdir(exist_ok=True)
     for score in scores:
-        arrays = {"label": score.label, "foreground": score.foreground}
+        arrays = {"label": score.label, "logits": score.logits}
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
         write_tensors(folder / f"{score.case}.safetensors", tensors)
 
@@ -82,8 +82,3 @@ def per_case_table(scores: Sequence[CaseScore]) -> str:
         for label, value in score.dice.items():
             writer.writerow([score.case, label, "" if value is None else f"{value:.6f}", f"{score.loss:.6f}"])
     return stream.getvalue()
-
-
-def mean(values: Sequence[float]) -> float | None:
-    """None of nothing."""
-    return sum(values) / len(values) if values else None

@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..data.splits import read_splits
 from ..networks import build_network
 from ..progress import duration
 from ..run_files import read_manifest
 from .arms import Job
 from .config import TrainConfig
-from .datasource import prepared_data
+from .datasource import fold_split, prepared_data
 from .job_state import is_finished, started_config
 from .pace import Pace, measured_paces, pace_key, paces_of_runs, this_device
 from .run_folder import run_path
@@ -110,7 +109,7 @@ def _steps(config: TrainConfig) -> int:
     if config.max_steps:
         return config.max_steps
     prepared = prepared_data(config)
-    split = read_splits(config.splits, config.fold, prepared.plan.patients, seed=config.seed)
+    split = fold_split(config, prepared)
     return (config.max_epochs or 0) * max(1, len(split.train_cases) // config.batch_size)
 
 

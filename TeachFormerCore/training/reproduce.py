@@ -7,13 +7,12 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from ..data.splits import read_splits
 from ..devices import choose_device, device_name
 from ..errors import InputError
 from ..files import sha256_of
 from ..run_files import MANIFEST_FILE, read_manifest
 from .config import TrainConfig
-from .datasource import prepared_data
+from .datasource import fold_split, prepared_data
 from .run_folder import WEIGHTS_FILE, installed_versions, run_path, written_config
 from .train import describe_data, train
 
@@ -59,7 +58,7 @@ def reproduction_config(run: str, *, into: str | None = None, data: str | None =
     if run_path(config.run).resolve() == folder.resolve():
         raise InputError(f"{folder} is the run itself: name another folder for the new one.")
     prepared = prepared_data(config)
-    split = read_splits(config.splits, config.fold, prepared.plan.patients, seed=config.seed)
+    split = fold_split(config, prepared)
     now, then = describe_data(prepared, config, split), manifest["data"]
     if now["preparation"] != then["preparation"]:
         raise InputError(

@@ -8,7 +8,6 @@ image, half precision included.
 
 import hashlib
 import json
-import os
 import random
 import shutil
 from collections.abc import Mapping, Sequence
@@ -123,7 +122,7 @@ class TeacherCache:
         for entries in self.folders:
             entries.sweep()
         order = self.slots.copy()
-        random.Random(os.getpid()).shuffle(order)
+        random.Random().shuffle(order)  # of the system's entropy: jobs of one seed differ too
         with Progress(len(order), "caching the teachers' maps") as progress:
             for case, number in order:
                 self._fill_slot(case, number)

@@ -12,7 +12,7 @@ from ..distillation.teacher import Teacher
 from ..errors import InputError
 from ..evaluation.calibration import expected_calibration_error, fit_temperature
 from ..progress import Progress
-from .case_scores import CaseEvaluator
+from .case_scores import CaseEvaluator, mean_dice
 from .config import DistillationConfig
 
 VOXELS_PER_CASE = 2**17  # drawn from larger cases for the calibration
@@ -24,12 +24,12 @@ class TuneLook:
     """What a teacher makes of the tune cases.
 
     Attributes:
-        dice: mean over cases of the mean over labels.
+        dice: see `mean_dice`; None where nothing is labelled and the teacher finds nothing.
         logits: log probabilities of the cases' voxels, ``(N, classes)``.
         label: of these voxels, ``(N,)``.
     """
 
-    dice: float
+    dice: float | None
     logits: Tensor
     label: Tensor
 
@@ -74,27 +74,27 @@ def weigh_teachers(
     ]
     for record, look in zip(described, looks, strict=False):
         record["tune"] = {
-            "dice": round(look.dice, DIGITS),
+            "dice": None if look.dice is None else round(look.dice, DIGITS),
             "ece": round(tune_ece(look, 1.0), DIGITS),
             "ece_calibrated": round(tune_ece(look, record["temperature"]), DIGITS) if settings.calibrate else None,
         }
     return made, described
 
 
-def tune_dice_weights(dice: Sequence[tuple[str, float]]) -> list[float]:
+def tune_dice_weights(dice: Sequence[tuple[str, float | None]]) -> list[float]:
     """Weights in proportion to each teacher's Dice, their sum 1; one run may be several teachers, by other taps.
 
     Raises:
-        InputError: a teacher with Dice 0, which would teach nothing.
+        InputError: a teacher with Dice 0, which would teach nothing, or with none, of which nothing is known.
     """
-    useless = [name for name, value in dice if value <= 0]
-    if useless:
+    useful = [value for _, value in dice if value]
+    if len(useful) < len(dice):
+        useless = ", ".join(name for name, value in dice if not value)
         raise InputError(
-            f"The teacher {', '.join(useless)} finds nothing in the tune cases (Dice 0): leave it out, or choose "
-            "another distillation.teacher_weighting."
+            f"The teacher {useless} finds nothing in the tune cases (Dice 0, or none where nothing is labelled): leave "
+            "it out, or choose another distillation.teacher_weighting."
         )
-    total = sum(value for _, value in dice)
-    return [round(value / total, DIGITS) for _, value in dice]
+    return [round(value / sum(useful), DIGITS) for value in useful]
 
 
 def check_unseen(records: Sequence[Mapping[str, Any]], tune_patients: set[str]) -> None:
@@ -117,10 +117,10 @@ def check_unseen(records: Sequence[Mapping[str, Any]], tune_patients: set[str]) 
 
 def look_at_tune(teacher: Teacher, cases: Sequence[str], evaluator: CaseEvaluator, progress: Progress) -> TuneLook:
     """A teacher's Dice and log probabilities on whole cases, in the student's windows."""
-    dice, logits, labels = [], [], []
+    scores, logits, labels = [], [], []
     for case in cases:
         probabilities = evaluator.probabilities(teacher.network, case)
-        dice.append(evaluator.score_of(case, probabilities).mean_dice)
+        scores.append(evaluator.score_of(case, probabilities))
         voxels = probabilities.flatten(1).T.cpu()
         label = torch.from_numpy(evaluator.prepared.load(case)[1]).flatten()
         if len(label) > VOXELS_PER_CASE:
@@ -129,7 +129,7 @@ def look_at_tune(teacher: Teacher, cases: Sequence[str], evaluator: CaseEvaluato
         logits.append(voxels.clamp_min(torch.finfo(voxels.dtype).tiny).log())
         labels.append(label)
         progress.advance()
-    return TuneLook(dice=sum(dice) / len(dice), logits=torch.cat(logits), label=torch.cat(labels))
+    return TuneLook(dice=mean_dice(scores), logits=torch.cat(logits), label=torch.cat(labels))
 
 
 def tune_ece(look: TuneLook, temperature: float) -> float:

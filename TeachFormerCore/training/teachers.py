@@ -12,7 +12,7 @@ from ..distillation.teacher import Teacher
 from ..errors import InputError
 from ..files import sha256_of
 from ..networks import build_network
-from ..run_files import read_manifest
+from ..run_files import chosen_on_validation, read_manifest
 from .case_scores import case_evaluator
 from .config import TeacherConfig, TrainConfig
 from .run_folder import WEIGHTS_FILE, run_path
@@ -111,7 +111,7 @@ def _record(wanted: TeacherConfig, manifest: dict[str, Any]) -> dict[str, Any]:
         "weights_sha256": manifest["weights_sha256"],
         "fold": trained["fold"],
         "seed": trained["seed"],
-        "chosen_on_validation": trained["protocol"] == "paper" and trained["patience"] is not None,
+        "chosen_on_validation": chosen_on_validation(trained),
         "training_patients": patients["training"],
         "tuning_patients": patients["tuning"],
         "validation_patients": patients["validation"],

@@ -1,5 +1,6 @@
 """A training from its configuration to its final weights and the scores of the cases it never saw."""
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -14,7 +15,7 @@ import pytorch_lightning as lightning
 import torch
 
 from ..data.prepared import PreparedData
-from ..data.splits import FoldSplit, read_splits
+from ..data.splits import FoldSplit
 from ..devices import choose_device, device_name, prefer_layout
 from ..distillation.teacher import Teacher
 from ..errors import InputError, missing_dependency
@@ -27,13 +28,14 @@ from .callbacks import Choice, MetricsFile, StepProgress
 from .case_scores import case_evaluator
 from .checkpoint import Checkpoint
 from .config import TrainConfig
-from .datasource import kept_out_data, prepared_data
+from .datasource import fold_split, kept_out_data, prepared_data
 from .distributed import World, check_network, join_world
 from .divergence import check_weights
 from .entries import write_tensors
 from .final_scores import score_kept_out_cases, score_val_cases
 from .module import TrainingModule
 from .run_folder import CHECKPOINT, WEIGHTS_FILE, claim_run, run_path, write_manifest
+from .run_lock import training_alone
 from .tasks import new_task
 from .teacher_cache import TeacherCache
 from .teachers import load_teachers
@@ -50,14 +52,19 @@ def train(config: TrainConfig) -> Path:
     ``predictions_kept_out/`` too.
 
     Raises:
-        InputError: the configuration or the data cannot be used.
+        InputError: the configuration or the data cannot be used, or another process is training this run.
         TeachFormerError: a loss term is no longer finite.
     """
+    with contextlib.ExitStack() as held:  # the run's lock, from where something is written into its folder
+        return _train(config, held)
+
+
+def _train(config: TrainConfig, held: contextlib.ExitStack) -> Path:
     world = join_world(config)
     with world.main_first():
         prepared = prepared_data(config)
         kept_out = kept_out_data(config, prepared)
-    split = read_splits(config.splits, config.fold, prepared.plan.patients, seed=config.seed)
+    split = fold_split(config, prepared)
     classes = class_count(prepared)
     folder = run_path(config.run)
     if (folder / CONFIG_FILE).exists():
@@ -76,8 +83,13 @@ def train(config: TrainConfig) -> Path:
     task = new_task(config, network=network, teachers=teachers)
     views = Views(prepared, patch_size=config.patch_size, augmentation=config.augmentation, seed=config.seed)
     cache = _teacher_cache(config, views, split, teachers, teacher_records, network, bf16=evaluator.bf16)
+    data = describe_data(prepared, config, split)
     with world.main_first():
+        if world.is_main:
+            held.enter_context(training_alone(folder))
         claim_run(config)  # only now: what was refused up to here may be changed in the configuration
+    if (folder / MANIFEST_FILE).exists():  # another process had the lock until now
+        return folder
 
     choice = Choice(
         evaluator,
@@ -85,7 +97,7 @@ def train(config: TrainConfig) -> Path:
         every=config.check_every,
         patience=config.patience,
     )
-    checkpoint = Checkpoint(folder / CHECKPOINT, choice)
+    checkpoint = Checkpoint(folder / CHECKPOINT, choice, _origin(data, teacher_records, kept_out))
     source: ViewSource = views
     if cache:
         cache.fill()  # several processes share the work, and each leaves when all is there
@@ -134,7 +146,7 @@ def train(config: TrainConfig) -> Path:
         {
             "config": json.loads(json.dumps(asdict(config))),
             "network": {"name": config.network, "arguments": config.network_arguments | leaving_out},
-            "data": describe_data(prepared, config, split),
+            "data": data,
             "patients": patients_by_role(prepared, split),
             "teachers": teacher_records,
             "teacher_cache": cache.record() if cache else None,
@@ -153,6 +165,16 @@ def train(config: TrainConfig) -> Path:
     )
     world.wait()
     return folder
+
+
+def _origin(data: dict[str, Any], teachers: Sequence[dict[str, Any]], kept_out: PreparedData | None) -> dict[str, Any]:
+    """What makes a run beside its configuration: no resumed training goes on with other patients or teachers."""
+    return {
+        "images": data["preparation"],
+        "splits": data["split"],
+        "cases kept out": kept_out.plan.key() if kept_out else None,
+        "teachers": [[teacher[key] for key in ("weights_sha256", "weight", "temperature")] for teacher in teachers],
+    }
 
 
 def class_count(prepared: PreparedData) -> int:
@@ -202,7 +224,7 @@ def patients_by_role(prepared: PreparedData, split: FoldSplit) -> dict[str, list
     }
 
 
-def describe_data(prepared: PreparedData, config: TrainConfig, split: FoldSplit) -> dict[str, object]:
+def describe_data(prepared: PreparedData, config: TrainConfig, split: FoldSplit) -> dict[str, Any]:
     """What a model card has to know of the data."""
     extents = list(prepared.fields_of_view.values())  # how the whole dataset was cut, kept-out cases included
     return {

@@ -79,6 +79,21 @@ def test_outside_the_image_is_background() -> None:
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
+def test_one_slice_stays_one_slice(axis: int) -> None:
+    """Along an axis with one voxel, all but one plane of the patch is background."""
+    shape = [12, 14, 16]
+    shape[axis] = 1
+    label = np.ones(shape, np.uint8)
+    image, sampled = view(label[None].astype(np.float32), label, PLAIN, size=31)
+    planes = sampled.movedim(axis, 0).flatten(1).any(1)
+    assert planes.sum() == 1
+    torch.testing.assert_close(image[0], sampled.float(), rtol=0, atol=1e-5)
+    turned = replace(PLAIN, angles=tuple(np.radians((10.0, -15.0, 5.0))), scale=1.15)
+    image, sampled = view(label[None].astype(np.float32), label, turned, size=31)
+    assert 0 < float(image.sum()) < 1.7 * label.sum()  # 1.15**3 = 1.52, and 16 voxels tilted by 15 degrees
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
 def test_mirrored_axes(axis: int) -> None:
     image, label = one_voxel((5, 7, 9))
     image[0][tuple(np.array((5, 7, 9)) + np.eye(3, dtype=int)[axis] * 2)] = 5.0  # two voxels further along the axis

@@ -1,7 +1,9 @@
 """Preparation: what is stored is the image on the patient's axes, once, whole or not at all."""
 
 import json
+import os
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from TeachFormerCore.data.grid import Grid, patient_grid
 from TeachFormerCore.data.preparation import plan_preparation, prepare, to_model_grid
 from TeachFormerCore.data.prepared import open_prepared, write_plan
 from TeachFormerCore.errors import InputError
+from TeachFormerCore.files import ABANDONED_S
 
 SPACING = (4.0, 4.0, 4.0)
 
@@ -110,6 +113,19 @@ def test_jobs_that_prepare_at_once_share_one_folder(dataset: Dataset, monkeypatc
     (folder,) = {one.folder for one in prepared}
     assert [entry.name for entry in folder.parent.iterdir()] == [folder.name]
     assert prepared[0].load("A")[0].shape == prepared[2].load("A")[0].shape
+
+
+def test_what_a_killed_preparation_left_is_swept(dataset: Dataset, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    old, new, other = (tmp_path / name for name in (".out-abandoned", ".out-building", ".else-abandoned"))
+    for left in (old, new, other):
+        left.mkdir()
+        (left / "A.safetensors").write_bytes(b"half")
+    past = time.time() - ABANDONED_S - 1
+    for left in (old, other):
+        os.utime(left, (past, past))
+    prepare(dataset, channels=["CT"], spacing=SPACING, folder=folder)
+    assert [left.exists() for left in (old, new, other)] == [False, True, True]
 
 
 @pytest.mark.parametrize(

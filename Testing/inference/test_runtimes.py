@@ -155,6 +155,26 @@ def test_a_cache_that_cannot_be_written_or_read_is_no_error(monkeypatch, tmp_pat
     assert agreement.remembered("key") is None
 
 
+def test_a_compiled_graph_that_was_changed_is_made_anew(model: Path, monkeypatch, tmp_path: Path) -> None:
+    """Regression: OpenVINO read a blob with a page of zeros without a word, and gave other masks."""
+    monkeypatch.setenv("TEACHFORMER_CACHE", str(tmp_path))
+    card = read_card(model)
+    image = agreement.example(card)[None]
+
+    def logits() -> np.ndarray:
+        return np.array(openvino_runtime.open_runtime(model, card, "cpu", "fp32")(image)[0])
+
+    expected = logits()
+    (blob,) = (tmp_path / "openvino").rglob("*.blob")
+    sound = blob.read_bytes()
+    np.testing.assert_array_equal(logits(), expected)
+    assert blob.read_bytes() == sound  # taken, not made anew
+    half = len(sound) // 2
+    blob.write_bytes(sound[:half] + bytes(4096) + sound[half + 4096 :])
+    np.testing.assert_array_equal(logits(), expected)
+    assert blob.read_bytes() != sound[:half] + bytes(4096) + sound[half + 4096 :]
+
+
 def test_what_cannot_serve_is_said(tiny_model: Path, model: Path, monkeypatch) -> None:
     card = read_card(tiny_model)
     with pytest.raises(InputError, match="has no OpenVINO graph: make a copy") as told:

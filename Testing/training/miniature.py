@@ -101,7 +101,7 @@ def run_miniature(folder: Path) -> Path:
 class ForkedProcess:
     """What the queue needs of ``subprocess.Popen``, of a copy of this process that has everything imported."""
 
-    def __init__(self, arguments: list[str], log: Any) -> None:
+    def __init__(self, arguments: list[str], log: Any, environment: dict[str, str]) -> None:
         from TeachFormerCore.commands import main
 
         self.returncode: int | None = None
@@ -112,6 +112,7 @@ class ForkedProcess:
                 os.setsid()
                 os.dup2(log.fileno(), 1)
                 os.dup2(log.fileno(), 2)
+                os.environ.update(environment)
                 code = main(arguments[2:])  # after "-m", "TeachFormerCore"
             finally:
                 os._exit(code)
@@ -134,4 +135,4 @@ class ForkedQueue(JobQueue):
     """The queue with processes that start in no time: importing PyTorch takes longer than a job of the miniature."""
 
     def launch(self, arguments: list[str], **options: Any) -> subprocess.Popen[bytes]:
-        return ForkedProcess(arguments, options["stdout"])  # type: ignore[return-value]
+        return ForkedProcess(arguments, options["stdout"], options["env"])  # type: ignore[return-value]

@@ -69,7 +69,7 @@ def test_training_on_volumes_predicts_every_slice(config: Make) -> None:
     assert (folder / "per_case.csv").read_text(encoding="utf-8").count("ball") == 2
     predicted = load_file(folder / "predictions" / "P6.safetensors")
     assert predicted["label"].shape == (32, 32, 32)
-    assert predicted["foreground"].shape == (1, 32, 32, 32)
+    assert predicted["logits"].shape == (1, 32, 32, 32)
 
 
 def test_weights_with_two_names_and_one_memory_can_be_saved(tmp_path: Path) -> None:

@@ -284,7 +284,7 @@ def test_two_queues_never_do_the_same_job(crossval: Callable[..., Crossval], cap
     assert queue.order == ["b_fold0_seed0"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_everything_within_two_seconds(tmp_path: Path, number: signal.Signals) -> None:
     """A job that shrugs SIGTERM off, with a process of its own, as a training with loader processes may."""
     code = """if True:

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -54,6 +55,15 @@ def test_a_leaking_teacher_is_refused_and_the_patient_named(config: Make, teache
     """Fold 1 keeps out P0 and P1, on which the teacher of fold 0 was trained or tuned."""
     with pytest.raises(InputError, match=r"saw the patient P[01].*keeps out"):
         train(student(config, teacher, fold=1))
+
+
+def test_a_student_does_not_go_on_with_another_teacher(config: Make, teacher: Path) -> None:
+    folder = train(student(config, teacher))
+    (folder / "manifest.json").unlink()  # as if it had broken off
+    shutil.rmtree(teacher)
+    train(config(run=str(teacher), max_steps=2))
+    with pytest.raises(InputError, match="begun with other teachers than are there now"):
+        train(student(config, teacher))
 
 
 def test_a_tuned_on_patient_leaks_too(config: Make, teacher: Path) -> None:

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from TeachFormerCore.errors import TeachFormerError
-from TeachFormerCore.training.entries import ABANDONED_S, Entries
+from TeachFormerCore.files import ABANDONED_S
+from TeachFormerCore.training.entries import Entries
 
 CONTENT = {"maps": torch.arange(24.0).reshape(2, 3, 4).half(), "label": torch.arange(12, dtype=torch.uint8)}
 

@@ -76,9 +76,7 @@ def test_early_stop_keeps_the_best_weights(config: Make, monkeypatch: pytest.Mon
     def fake(self: object, network: torch.nn.Module, case: str, **options: object) -> case_scores.CaseScore:
         heads.append(network.state_dict()["head.weight"].clone())
         label = np.zeros((32, 32, 32), np.uint8)
-        return case_scores.CaseScore(
-            case=case, loss=next(losses), dice={"ball": 0.5}, label=label, foreground=label[None]
-        )
+        return case_scores.CaseScore(case=case, loss=next(losses), dice={"ball": 0.5}, label=label, logits=label[None])
 
     monkeypatch.setattr(case_scores.CaseEvaluator, "score", fake)
     folder = train(config(max_steps=None, max_epochs=50, patience=3))
@@ -192,6 +190,17 @@ def test_a_run_that_broke_off_while_scoring_ends_as_if_it_had_not(
         assert (tmp_path / "broken" / name).read_text() == (undisturbed / name).read_text()
 
 
+def test_a_run_does_not_go_on_with_other_patients(config: Make, tmp_path: Path) -> None:
+    """Regression: after a change of the splits file it trained on, and called its former training patients unseen."""
+    folder = train(config())
+    (folder / "manifest.json").unlink()  # as if it had broken off
+    splits = tmp_path / "splits.json"
+    splits.write_text(json.dumps([{"train": [f"P{n}" for n in range(2, 8)], "val": ["P0", "P1"]}]), encoding="utf-8")
+    with pytest.raises(InputError, match="begun with other splits than are there now"):
+        train(config())
+    assert not (folder / "manifest.json").exists()
+
+
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", "cut"])
 def test_a_damaged_checkpoint_is_named(config: Make, content: bytes | str) -> None:
     folder = train(config())
@@ -253,6 +262,11 @@ def test_ctrl_c_ends_with_130_and_without_a_result(config: Make, tmp_path: Path)
         ({"loss": LossConfig(focal_gamma=-1.0)}, "focal_gamma must be 0"),
         ({"distillation": DistillationConfig(temperature=float("inf"))}, "temperature must be positive"),
         ({"teachers": [TeacherConfig(run="t", weight=float("nan"))]}, "weight of a teacher"),
+        ({"protocol": "paper", "distillation": DistillationConfig(calibrate=True)}, "protocol 'paper' has none"),
+        (
+            {"protocol": "paper", "distillation": DistillationConfig(teacher_weighting="tune_dice")},
+            "protocol 'paper' has none",
+        ),
     ],
 )
 def test_configurations_that_cannot_be_right(config: Make, changes: dict, reason: str) -> None:
@@ -346,6 +360,34 @@ def test_the_exported_card_tells_the_runs_figures(config: Make, tmp_path: Path) 
     (folder / "weights.safetensors").write_bytes(b"changed")
     with pytest.raises(InputError, match="not the file the run's manifest"):
         export_run(folder)
+
+
+def test_the_papers_protocol_trains_on_every_training_patient_and_its_card_says_who_chose(config: Make) -> None:
+    """Regression: 15 % of the patients did nothing, and the val cases, on which the epoch was chosen, were 'never'."""
+    from TeachFormerCore.evaluation.seen import was_seen
+    from TeachFormerCore.inference.model_folder import read_card
+    from TeachFormerCore.training.export import export_run
+
+    for patience, chosen in ((None, False), (5, True)):
+        folder = train(config(run=f"paper_{patience}", protocol="paper", patience=patience))
+        card = read_card(export_run(folder))
+        assert card["training"]["training_patients"] == [f"P{n}" for n in range(6)]
+        assert card["training"]["tuning_patients"] == []
+        assert ("on which its best epoch was chosen" in card["accuracy"]["on"]) == chosen
+        assert ("never trained or tuned on" in card["accuracy"]["on"]) != chosen
+        assert was_seen("P6", card["training"]["dataset"], card["training"]) == chosen
+
+
+def test_two_labels_of_a_case_are_one_case_of_the_card(config: Make) -> None:
+    from TeachFormerCore.inference.model_folder import read_card
+    from TeachFormerCore.training.export import export_run
+
+    folder = train(config(max_steps=2))
+    table = "case,label,dice,loss\nP6,a,0.5,1\nP6,b,0.9,1\nP7,a,,1\nP7,b,0.8,1\n"
+    (folder / "per_case.csv").write_text(table, encoding="utf-8")
+    accuracy = read_card(export_run(folder))["accuracy"]
+    assert (accuracy["cases"], accuracy["dice"]) == (2, pytest.approx(0.75))
+    assert accuracy["dice_interval_95"] == pytest.approx([0.7, 0.8])
 
 
 def test_a_bare_replace_keeps_the_checks(config: Make) -> None:

@@ -1,5 +1,6 @@
 """OpenVINO: the fastest on processors; needs its graph or ONNX's in the model folder, and no PyTorch."""
 
+import json
 import os
 import sys
 from dataclasses import dataclass
@@ -9,12 +10,14 @@ from typing import Any
 import numpy as np
 
 from ...errors import missing_dependency
+from ...files import sha256_of, write_whole
 from ...paths import user_cache_folder
 from ..card import Card
 from .interface import GraphRuntime, UnsuitableError
 from .onnx_runtime import GRAPH as ONNX_GRAPH
 
 GRAPH = "openvino/model.xml"
+BLOBS, HASHES = "*.blob", "sha256.json"  # in a cache: compiled graphs, and the hash of each
 # About this many maps of the size of the finest one at a time (S1: 4 in float32).
 MAPS_AT_ONCE = 6
 HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
@@ -79,7 +82,8 @@ def open_runtime(folder: Path, card: Card, device: str, precision: str) -> OpenV
     settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": HINTS[precision], "PERFORMANCE_HINT": "LATENCY"}
     if place == "CPU" and (threads := os.environ.get("OMP_NUM_THREADS")):
         settings["INFERENCE_NUM_THREADS"] = int(threads)  # else one per physical core
-    compiled = _compile(core, folder / graph, place, settings)
+    cache = user_cache_folder() / "openvino" / card["files"][graph][:16]
+    compiled = _compile(core, folder / graph, place, settings, cache)
     channels = compiled.outputs[2].get_partial_shape()[1].get_length()
     bytes_of_value = 2 if precision != "fp32" else 4
     return OpenVINORuntime(
@@ -95,10 +99,30 @@ def graph_of(card: Card) -> str | None:
     return next((name for name in (GRAPH, ONNX_GRAPH) if name in card["files"]), None)
 
 
-def _compile(core: Any, graph: Path, place: str, settings: dict[str, Any]) -> Any:
-    cache = user_cache_folder() / "openvino"
+def _compile(core: Any, graph: Path, place: str, settings: dict[str, Any], cache: Path) -> Any:
+    """The graph, compiled now or taken from its cache, which is trusted only as far as its hashes are right.
+
+    OpenVINO knows a graph by its name, size and time, and notices a blob that was cut, but none that was changed.
+    """
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        return core.compile_model(str(graph), place, {**settings, "CACHE_DIR": str(cache)})
+        if _hashes(cache) != _noted_hashes(cache):
+            for blob in cache.glob(BLOBS):
+                blob.unlink()
+        compiled = core.compile_model(str(graph), place, {**settings, "CACHE_DIR": str(cache)})
+        if (hashes := _hashes(cache)) != _noted_hashes(cache):
+            write_whole(cache / HASHES, json.dumps(hashes))
     except (OSError, RuntimeError):  # a folder that cannot be written, or a cache that was damaged
         return core.compile_model(str(graph), place, settings)
+    return compiled
+
+
+def _hashes(cache: Path) -> dict[str, str]:
+    return {blob.name: sha256_of(blob) for blob in sorted(cache.glob(BLOBS))}
+
+
+def _noted_hashes(cache: Path) -> Any:
+    try:
+        return json.loads((cache / HASHES).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
