@@ -173,7 +173,7 @@ def _origin(data: dict[str, Any], teachers: Sequence[dict[str, Any]], kept_out: 
         "images": data["preparation"],
         "splits": data["split"],
         "cases kept out": kept_out.plan.key() if kept_out else None,
-        "teachers": [[teacher[key] for key in ("weights_sha256", "weight", "temperature")] for teacher in teachers],
+        "teachers": [teacher["weights_sha256"] for teacher in teachers],
     }
 
 
