@@ -5,10 +5,10 @@ typed configuration has ``parse(argv)`` instead of the first. ``SIGNED_OPTIONS``
 with a minus.
 """
 
-import argparse
+# Nothing here that takes time: until `main` runs, a signal ends the process as the system has it.
 import importlib
+import signal
 import sys
-import traceback
 from collections.abc import Sequence
 
 from .. import __version__
@@ -34,22 +34,20 @@ COMMANDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; its exit code: 0 done, 1 some failed, 2 input, 3 install, 4 internal, 130 cancelled."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    if not argv or argv[0] not in COMMANDS:
-        return _without_command(argv)
-    command, options = argv[0], argv[1:]
     try:
-        module = importlib.import_module(f".{command}", __name__)
-        if hasattr(module, "parse"):
-            arguments = module.parse(options)
-        else:
-            description = COMMANDS[command]
-            parser = argparse.ArgumentParser(
-                prog=f"teachformer {command}", description=f"{description[0].upper()}{description[1:]}."
-            )
-            module.add_arguments(parser)
-            arguments = parser.parse_args(_joined(options, getattr(module, "SIGNED_OPTIONS", ())))
-        return module.run(arguments)
+        # SIGTERM as Ctrl+C: files and processes are left in order, and the exit code says why.
+        previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    except ValueError:  # only the main thread is told of signals
+        return _main(argv)
+    try:
+        return _main(argv)
+    finally:
+        signal.signal(signal.SIGTERM, previous or signal.SIG_DFL)
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    try:
+        return _run(list(sys.argv[1:] if argv is None else argv))
     except KeyboardInterrupt:
         return _fail("cancelled", EXIT_CANCELLED)
     except BrokenPipeError:  # the reader of our output has closed it, e.g. `| head`
@@ -58,8 +56,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         told = as_teachformer_error(error)
         if told.exit_code == TeachFormerError.exit_code and told is not error:
+            import traceback
+
             traceback.print_exc()
         return _fail(str(told), told.exit_code)
+
+
+def _run(argv: Sequence[str]) -> int:
+    import argparse
+
+    if not argv or argv[0] not in COMMANDS:
+        return _without_command(argv)
+    command, options = argv[0], argv[1:]
+    module = importlib.import_module(f".{command}", __name__)
+    if hasattr(module, "parse"):
+        return module.run(module.parse(options))
+    description = COMMANDS[command]
+    parser = argparse.ArgumentParser(
+        prog=f"teachformer {command}", description=f"{description[0].upper()}{description[1:]}."
+    )
+    module.add_arguments(parser)
+    return module.run(parser.parse_args(_joined(options, getattr(module, "SIGNED_OPTIONS", ()))))
 
 
 def _joined(options: Sequence[str], signed: Sequence[str]) -> list[str]:
@@ -74,6 +91,8 @@ def _joined(options: Sequence[str], signed: Sequence[str]) -> list[str]:
 
 
 def _without_command(argv: Sequence[str]) -> int:
+    import argparse
+
     listing = "\n".join(f"  {name:<10} {text}" for name, text in COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog="teachformer",

@@ -7,13 +7,18 @@ way is the figure, seconds belong to the machine.
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..inference.cancellation import Cancellation
 
 MEASURED = "--measure"  # what this program says to itself
 TITLE = "# Speed and memory, measured"
@@ -47,6 +52,56 @@ def run(arguments: argparse.Namespace) -> int:
     """Measures every row and prints the tables."""
     if arguments.measure:
         return _child(json.loads(arguments.measure))
+    from ..inference.cancellation import Cancellation
+
+    with Cancellation(always=True, farewell="teachformer: error: cancelled\n") as cancellation:
+        return _measure_all(arguments, cancellation)
+
+
+class Scratch:
+    """The folder of everything temporary, here and in the processes that are run with it; it ends with them.
+
+    Attributes:
+        folder: removed when this is left, and when it is taken back from another thread.
+    """
+
+    def __enter__(self) -> "Scratch":
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[str] | None = None
+        self._before = tempfile.tempdir
+        self.folder = Path(tempfile.mkdtemp(prefix="teachformer-bench-"))
+        tempfile.tempdir = str(self.folder)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        tempfile.tempdir = self._before
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def run(self, command: list[str]) -> subprocess.CompletedProcess[str]:
+        """A process that has ended."""
+        # The package is importable whatever the current folder is.
+        paths = filter(None, [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "TMPDIR": str(self.folder)}
+        with self._lock:
+            self._process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8", env=environment
+            )
+        with self._process as process:
+            said, error = process.communicate()
+        with self._lock:  # one that was killed has not ended in the sense of this function
+            return subprocess.CompletedProcess(command, process.returncode, said, error)
+
+    def take_back(self) -> bool:
+        """Kills the process that runs, starts no other, and removes the folder."""
+        self._lock.acquire()
+        if self._process:
+            self._process.kill()
+            self._process.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        return True
+
+
+def _measure_all(arguments: argparse.Namespace, cancellation: "Cancellation") -> int:
     from ..data.image import check_folder
     from ..errors import InputError
     from ..inference.model_folder import find_model
@@ -57,24 +112,23 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.output:
         check_folder(arguments.output)
         others = sections_of(arguments.output)
-    with tempfile.TemporaryDirectory(prefix="teachformer-bench-") as scratch:
-        model = with_graphs(find_model(arguments.model), Path(scratch) / "trained")
-        models = [bench(model, arguments, Path(scratch), as_scanned=True)]
+    with Scratch() as scratch:
+        cancellation.unfinished = scratch
+        model = with_graphs(find_model(arguments.model), scratch.folder / "trained")
+        models = [bench(model, arguments, scratch, as_scanned=True)]
         if arguments.untrained:
-            plain = untrained(arguments.untrained, arguments.size, Path(scratch) / "untrained")
-            model = with_graphs(plain, Path(scratch) / "untrained_graphs")
-            models.append(bench(model, arguments, Path(scratch), as_scanned=False))
+            plain = untrained(arguments.untrained, arguments.size, scratch.folder / "untrained")
+            model = with_graphs(plain, scratch.folder / "untrained_graphs")
+            models.append(bench(model, arguments, scratch, as_scanned=False))
         told = {**_machine(), "models": models}
     if arguments.output:
-        from ..data.image import OutputFiles
-
-        with OutputFiles() as files:
+        with cancellation.new_files() as files:
             files.write_text(as_page(told, others), arguments.output)
     print(json.dumps(told, indent=1, allow_nan=False) if arguments.json else as_page(told))
     return 0
 
 
-def bench(model: Path, arguments: argparse.Namespace, scratch: Path, *, as_scanned: bool) -> dict[str, Any]:
+def bench(model: Path, arguments: argparse.Namespace, scratch: Scratch, *, as_scanned: bool) -> dict[str, Any]:
     """{model, version, description, image_size, images, rows, refused, cold} of one model folder."""
     from ..data.grid import Grid
     from ..data.image import read_image, voxels
@@ -85,7 +139,7 @@ def bench(model: Path, arguments: argparse.Namespace, scratch: Path, *, as_scann
     from ..progress import Progress
 
     card = read_card(model)
-    folder = scratch / f"case_{model.name}"
+    folder = scratch.folder / f"case_{model.name}"
     folder.mkdir()
     files = write_case(card, arguments.size, folder, as_scanned=as_scanned)
     pairs = [f"{name}={file}" for name, file in files.items()]
@@ -100,7 +154,7 @@ def bench(model: Path, arguments: argparse.Namespace, scratch: Path, *, as_scann
             mask = folder / f"{len(masks)}.nii.gz"
             candidate = dict(vars(way)) if way else None
             task = {"candidate": candidate, "device": ways[0].device, "model": str(model), "pairs": pairs}
-            row = _in_a_process({**task, "output": str(mask), "repeats": arguments.repeats})
+            row = _in_a_process({**task, "output": str(mask), "repeats": arguments.repeats}, scratch)
             progress.advance()
             if "refused" in row:
                 refused.append(f"{named}: {row['refused']}")
@@ -108,7 +162,7 @@ def bench(model: Path, arguments: argparse.Namespace, scratch: Path, *, as_scann
             masks[named] = voxels(read_image(mask))
             measure = way is not None and way.is_the_measure
             rows.append({"way": named, "is_the_measure": measure, **row})
-        cold = _cold(model, pairs, folder / "cold.nii.gz")
+        cold = _cold(model, pairs, folder / "cold.nii.gz", scratch)
         progress.advance()
     reference = next((masks[row["way"]] for row in rows if row.pop("is_the_measure") and row["way"] in masks), None)
     plain = next((row for row in rows if row["way"] == PLAIN), None)
@@ -282,10 +336,10 @@ def _machine() -> dict[str, Any]:
     return {"date": date, "devices": devices, "threads": threads, "versions": versions}
 
 
-def _in_a_process(task: dict[str, Any]) -> dict[str, Any]:
+def _in_a_process(task: dict[str, Any], scratch: Scratch) -> dict[str, Any]:
     """The measurement of one row, or {refused: why}."""
     command = [sys.executable, "-m", "TeachFormerCore", "bench", MEASURED, json.dumps(task)]
-    done = subprocess.run(command, capture_output=True, encoding="utf-8", env=_environment())
+    done = scratch.run(command)
     if done.returncode:  # the others are measured all the same
         return {"refused": f"it failed ({' '.join(done.stderr.split())[-300:]})."}
     return json.loads(done.stdout.splitlines()[-1])  # type: ignore[no-any-return]
@@ -308,7 +362,7 @@ def _child(task: dict[str, Any]) -> int:
     return 0
 
 
-def _cold(model: Path, pairs: list[str], output: Path) -> dict[str, Any]:
+def _cold(model: Path, pairs: list[str], output: Path, scratch: Scratch) -> dict[str, Any]:
     """{runtime, seconds, processor_seconds} of a whole process, what the first one remembers being there."""
     from ..errors import TeachFormerError
 
@@ -316,15 +370,9 @@ def _cold(model: Path, pairs: list[str], output: Path) -> dict[str, Any]:
     command += [word for pair in pairs for word in ("--input", pair)]
     for _ in range(2):
         before, start = sum(os.times()[2:4]), time.perf_counter()
-        done = subprocess.run(command, capture_output=True, encoding="utf-8", env=_environment())
+        done = scratch.run(command)
         seconds, processor = time.perf_counter() - start, sum(os.times()[2:4]) - before
         if done.returncode:
             raise TeachFormerError(f"'teachformer segment' failed: {done.stderr.strip()[-500:]}")
     runtime = done.stdout.strip().rpartition("(")[2].rstrip(")")
     return {"runtime": runtime, "seconds": seconds, "processor_seconds": processor}
-
-
-def _environment() -> dict[str, str]:
-    """This process's, with the package importable whatever the current folder is."""
-    root = str(Path(__file__).parents[2])
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))}

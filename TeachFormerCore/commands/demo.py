@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ..evaluation.page import CasePage
+    from ..inference.cancellation import Cancellation
 
 DATASET, REAL_CASE = "STS_PETCT_MR", "STS_014"
 PHANTOM = ("CT", "PET")  # the modalities of thigh_phantom
@@ -38,6 +39,13 @@ class DemoCase:
 
 def run(arguments: argparse.Namespace) -> int:
     """Writes the folder of each case and the page; 0, or 1 where the model could not take the real case."""
+    from ..inference.cancellation import Cancellation
+
+    with Cancellation(always=True, farewell="teachformer: error: cancelled\n") as cancellation:
+        return _demonstrate(arguments, cancellation)
+
+
+def _demonstrate(arguments: argparse.Namespace, cancellation: "Cancellation") -> int:
     from ..errors import EXIT_SOME_FAILED, InputError
     from ..evaluation import page, picture
     from ..inference.predictor import Predictor
@@ -48,13 +56,13 @@ def run(arguments: argparse.Namespace) -> int:
     output = arguments.output
     real = _real_case(predictor.card)
     _check_place(output, predictor.card, real)
-    cases = [_phantom_case(_folder(output / "phantom"), predictor.card)]
+    cases = [_phantom_case(_folder(output / "phantom"), predictor.card, cancellation)]
     cases += [real] if isinstance(real, DemoCase) else []
     notes = [real] if isinstance(real, str) else []
     shown: list[CasePage] = []
     for case in cases:
         try:
-            shown.append(_run_case(case, _folder(output / case.name), predictor))
+            shown.append(_run_case(case, _folder(output / case.name), predictor, cancellation))
         except InputError as error:
             if not shown:
                 raise
@@ -66,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"note: {case.name}: {notice}", file=sys.stderr)
     for note in notes:
         print(note)
-    _write_page(output / "index.html", shown, predictor.card, notes)
+    _write_page(output / "index.html", shown, predictor.card, notes, cancellation)
     print(f"Open {output / 'index.html'} in a browser.")
     return 0 if len(shown) == len(cases) else EXIT_SOME_FAILED
 
@@ -97,14 +105,13 @@ def _folder(path: Path) -> Path:
     return path
 
 
-def _phantom_case(folder: Path, card: dict[str, Any]) -> DemoCase:
+def _phantom_case(folder: Path, card: dict[str, Any], cancellation: "Cancellation") -> DemoCase:
     """Writes the phantom's own images into its folder: from there it is read as any user's case."""
-    from ..data.image import OutputFiles
     from ..data.phantom import thigh_phantom
 
     phantom = thigh_phantom()
     paths = {modality: folder / f"{modality.lower()}.nii.gz" for modality in phantom.images}
-    with OutputFiles() as files:
+    with cancellation.new_files() as files:
         for modality, image in phantom.images.items():
             files.write_image(image, paths[modality])
         files.write_image(phantom.label, folder / "label.nii.gz")
@@ -149,12 +156,12 @@ def _real_case(card: dict[str, Any]) -> DemoCase | str:
     )
 
 
-def _run_case(case: DemoCase, folder: Path, predictor: Any) -> "CasePage":
+def _run_case(case: DemoCase, folder: Path, predictor: Any, cancellation: "Cancellation") -> "CasePage":
     """Segments a case as ``teachformer segment`` does and writes its folder."""
     import time
 
     from ..data.grid import Grid, resample
-    from ..data.image import OutputFiles, read_image, voxels
+    from ..data.image import read_image, voxels
     from ..devices import peak_memory
     from ..evaluation.overlap import dice
     from ..evaluation.page import CasePage
@@ -172,7 +179,7 @@ def _run_case(case: DemoCase, folder: Path, predictor: Any) -> "CasePage":
         **{name: folder / f"{name}.nii.gz" for name in SHOWN},
         statistics=folder / "statistics.json",
     )
-    with OutputFiles() as files:
+    with cancellation.new_files() as files:
         measured = write_results(files, prediction, outputs, inputs=inputs, card=card)
     seconds = time.perf_counter() - start
 
@@ -181,7 +188,7 @@ def _run_case(case: DemoCase, folder: Path, predictor: Any) -> "CasePage":
     if not grid.same_as(Grid.of(reference)):
         reference = resample(reference, grid, nearest=True)
     overlap = dice(voxels(prediction.label) > 0, voxels(reference) > 0)
-    with OutputFiles() as files:
+    with cancellation.new_files() as files:
         render_case(
             files.temporary(folder / "picture.png"),
             images=inputs.images,
@@ -216,12 +223,13 @@ def _line(case: "CasePage", folder: Path) -> str:
     return f"{case.name}: {', '.join(parts)}, in {folder}"
 
 
-def _write_page(path: Path, cases: list["CasePage"], card: dict[str, Any], notes: list[str]) -> None:
+def _write_page(
+    path: Path, cases: list["CasePage"], card: dict[str, Any], notes: list[str], cancellation: "Cancellation"
+) -> None:
     import platform
     from importlib.metadata import version
 
     from .. import __version__
-    from ..data.image import OutputFiles
     from ..evaluation.page import render_page
 
     versions = {
@@ -230,5 +238,5 @@ def _write_page(path: Path, cases: list["CasePage"], card: dict[str, Any], notes
         **{name: version(name) for name in ("torch", "numpy", "SimpleITK", "matplotlib")},
     }
     html = render_page(title="TeachFormer: demonstration", cases=cases, card=card, versions=versions, notes=notes)
-    with OutputFiles() as files:
+    with cancellation.new_files() as files:
         files.write_text(html, path)

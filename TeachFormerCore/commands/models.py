@@ -11,7 +11,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """``list``, ``check``, ``import`` and ``remove``."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="{list,check,import,remove}")
     listing = actions.add_parser("list", help="the installed models")
-    listing.add_argument("--json", action="store_true", help="the cards as a JSON list")
+    listing.add_argument("--json", action="store_true", help="the cards as a JSON list, by the names to call them by")
     check = actions.add_parser("check", help="verify a model folder: card, hashes, weights")
     check.add_argument("folder", type=Path, help="a model folder, or a model's name")
     importing = actions.add_parser("import", help="copy a model, checked, into the user's models folder")
@@ -52,7 +52,8 @@ def _list(*, as_json: bool) -> int:
     cards, code = [], 0
     for folder in model_folders():
         try:
-            cards.append(read_card_file(folder / CARD_FILE))
+            # A model is used and removed by its folder's name, which a copy may have changed.
+            cards.append(read_card_file(folder / CARD_FILE) | {"name": folder.name})
         except InputError as error:
             code = EXIT_SOME_FAILED
             print(f"teachformer: {error}", file=sys.stderr)

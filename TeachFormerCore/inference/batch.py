@@ -3,6 +3,7 @@
 Light, so that a process can be set up before anything heavy is imported.
 """
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,7 +14,18 @@ from typing import TYPE_CHECKING, Any
 from ..errors import EXIT_SOME_FAILED, InputError
 from .batch_case import BatchJob as BatchJob
 from .batch_case import Computed, ReadCase, failure_record, outputs_of, read_case, write_case
-from .batch_state import DONE, FAILED, STATE_FILE, BatchState, Record, read_states, state_file
+from .batch_state import (
+    DONE,
+    FAILED,
+    STATE_FILE,
+    STATE_FILES,
+    BatchState,
+    Record,
+    begun_already,
+    read_states,
+    state_file,
+)
+from .outputs import place
 
 if TYPE_CHECKING:
     from .cancellation import Cancellation
@@ -56,32 +68,43 @@ def run_batch(
     from .batch_summary import write_summary
     from .manifest import find_cases
     from .model_folder import find_model, read_card
-    from .results import CancellableFiles
 
     model = find_model(job.model)
     card = read_card(model)
-    every = find_cases(job.source, card)
+    every = find_cases(job.source, card, job.output)
+    _check_images_stay(job, every)
     cases = shard_of(every, job.shard)
     facts = {"model": card["name"], "version": card["version"], "files": card["files"], "pet_units": job.pet_units}
-    records = _claim(job, facts)
+    records = _claim(job, facts, cases)
     todo = [case for case in cases if not _is_done(job, case, records.get(case.name))]
-    state = BatchState(state_file(job.output, job.shard), facts)
-    on_start(len(todo), len(cases) - len(todo))
+    outdated = {case.name: case for case in todo if _was_done_otherwise(case, records.get(case.name))}
+    state = BatchState(state_file(job.output, job.shard), facts, resume=job.resume)
     ended: list[Record] = []
 
     def note(record: Record) -> None:
+        if record.state == FAILED and record.case in outdated:
+            # They answer what is no longer asked, and would be taken for the failed case's.
+            for file in outputs_of(job, outdated[record.case]).given().values():
+                with contextlib.suppress(OSError):
+                    file.unlink()
         state.append(record)
         ended.append(record)
         on_record(record)
 
-    if todo and job.scheduler:
-        from .dask_batch import segment_on_cluster
+    try:
+        on_start(len(todo), len(cases) - len(todo))
+        if todo and job.scheduler:
+            from .dask_batch import segment_on_cluster
 
-        segment_on_cluster(job, model, todo, note)
-    elif todo:
-        segment_cases(job, model, todo, note, cancellation)
-    cancellation.files = files = CancellableFiles()
-    write_summary(job.output, [case.name for case in every], read_states(job.output)[1], facts, files)
+            segment_on_cluster(job, model, todo, note)
+        elif todo:
+            segment_cases(job, model, todo, note, cancellation)
+    except BaseException:
+        state.withdraw()
+        raise
+    tasks = {case.name: case.task for case in every}
+    records = {name: record for name, record in read_states(job.output)[1].items() if record.task == tasks.get(name)}
+    write_summary(job.output, list(tasks), records, facts, cancellation.new_files())
     failed = tuple(record.case for record in ended if record.state == FAILED)
     return BatchResult(done=len(ended) - len(failed), failed=failed, before=len(cases) - len(todo))
 
@@ -136,24 +159,37 @@ def _end(
     cancellation: "Cancellation",
 ) -> None:
     """Writes what a case has come to, its results first and then its line."""
-    from .results import CancellableFiles
-
     if isinstance(ending, Computed):
-        cancellation.files = files = CancellableFiles()
         case, seconds = ending.read.case, ending.seconds
         try:
-            ending = write_case(job, card, ending, files)
+            ending = write_case(job, card, ending, cancellation.new_files())
         except Exception as error:
             ending = failure_record(case, error, seconds)
-        cancellation.files = None
+        cancellation.unfinished = None
     on_record(ending)
 
 
-def _claim(job: BatchJob, facts: Mapping[str, Any]) -> dict[str, Record]:
+def _check_images_stay(job: BatchJob, cases: Sequence["BatchCase"]) -> None:
+    """Refuses a batch one of whose results would be written over an image of any of its cases."""
+    images = {place(Path(pair.partition("=")[2])): case.name for case in cases for pair in case.inputs}
+    for case in cases:
+        for file in outputs_of(job, case).given().values():
+            if owner := images.get(place(file)):
+                raise InputError(
+                    f"The result {file} of the case {case.name} would overwrite an image of the case {owner}: give "
+                    "another folder for the results."
+                )
+
+
+def _claim(job: BatchJob, facts: Mapping[str, Any], cases: Sequence["BatchCase"]) -> dict[str, Record]:
     """Makes the folder of a new batch, or answers what is done of one that goes on.
 
+    Args:
+        cases: to do in this call.
+
     Raises:
-        InputError: the folder holds a batch and is not resumed, or one of another model, or it cannot be written.
+        InputError: the folder holds a batch and is not resumed, or one of another model, or files of no batch that
+            results would overwrite, or it cannot be written.
     """
     from ..data.image import check_folder
 
@@ -163,19 +199,27 @@ def _claim(job: BatchJob, facts: Mapping[str, Any]) -> dict[str, Record]:
         raise InputError(f"The folder {job.output} could not be made ({error.strerror}): give another one.") from error
     check_folder(job.output / STATE_FILE)
     begun, records = read_states(job.output)
-    own = [file for file in (job.output / STATE_FILE, state_file(job.output, job.shard)) if file.exists()]
-    if own and not job.resume:
-        raise InputError(
-            f"{job.output} holds a batch that was begun already ({own[0].name}): go on with --resume, or give another "
-            "folder."
-        )
+    present = sorted(job.output.glob(STATE_FILES))
+    own = (job.output / STATE_FILE, state_file(job.output, job.shard))  # a shard begins beside the others
+    if not job.resume and (blocking := [file for file in present if file in own or not job.shard]):
+        raise begun_already(blocking[0])
     for key in ("model", "files", "pet_units"):
         if any(other.get(key) != facts[key] for other in begun):
             what = "PET units" if key == "pet_units" else "model"
             raise InputError(
                 f"The batch in {job.output} was begun with another {what}: give the same one, or another folder."
             )
+    if not (present and job.resume):  # where a batch goes on, what a killed process wrote last is written again
+        files = [file for case in cases for file in outputs_of(job, case).given().values()]
+        if taken := next((file for file in files if file.exists()), None):
+            way_out = "go on with --resume, or " if present else ""
+            raise InputError(f"{taken} exists already, and a result would overwrite it: {way_out}give another folder.")
     return records
+
+
+def _was_done_otherwise(case: "BatchCase", record: Record | None) -> bool:
+    """Whether the results of a case are of something else than is asked for now."""
+    return record is not None and record.state == DONE and record.task != case.task
 
 
 def _is_done(job: BatchJob, case: "BatchCase", record: Record | None) -> bool:

@@ -81,12 +81,12 @@ def read_case(job: BatchJob, case: "BatchCase", card: Mapping[str, Any]) -> Read
     Raises:
         InputError: whatever is wrong with them.
     """
-    from .inputs import read_inputs
+    from .inputs import match_inputs, read_inputs
     from .region import parse_region
 
     start = time.monotonic()
     pairs = case.pairs(card)
-    outputs_of(job, case).check(pairs)
+    outputs_of(job, case).check(match_inputs(pairs, card).values())
     region = parse_region(case.region_ras) if case.region_ras else None
     try:
         factor = float(case.suv_factor) if case.suv_factor else None

@@ -65,16 +65,16 @@ def segment_case(
     from .region import parse_region
 
     region = parse_region(job.region_ras) if job.region_ras else None
-    job.outputs.check([*job.inputs, f"result={result_file}"] if result_file else job.inputs)
     card = read_card(find_model(job.model))
     pairs = name_channels(job.inputs, card)
-    match_inputs(pairs, card)
+    read = match_inputs(pairs, card).values()
+    job.outputs.check([*read, result_file] if result_file else read)
     on_stage(0.05, "Reading images and loading the model")
     with ThreadPoolExecutor(max_workers=1) as pool:  # at the same time
         loading = pool.submit(_load, job)
         inputs = read_inputs(pairs, card, job.pet_units, job.suv_factor)
         predictor = loading.result()
-    from .results import CancellableFiles, write_results
+    from .results import write_results
 
     on_stage(0.1, f"Segmenting with {card['name']} on {predictor.device}")
     prediction = predictor.run(
@@ -84,8 +84,7 @@ def segment_case(
         on_plan=lambda plan: on_stage(0.1, f"The case {plan}"),
     )
     on_stage(0.9, "Writing")
-    cancellation.files = files = CancellableFiles()
-    with files:
+    with cancellation.new_files() as files:
         write_results(files, prediction, job.outputs, inputs=inputs, card=card)
         result = {
             "exit_code": 0,

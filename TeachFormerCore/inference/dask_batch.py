@@ -7,15 +7,13 @@ process that hands out: a case counts when its worker has written its results an
 import functools
 import threading
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError, TeachFormerError, missing_dependency
 from .batch import OnRecord
-from .batch_case import BatchJob, segment_one
-from .batch_state import FAILED, Record
-from .failure import explain
+from .batch_case import BatchJob, failure_record, segment_one
+from .batch_state import Record
 
 if TYPE_CHECKING:
     from .manifest import BatchCase
@@ -48,15 +46,14 @@ def segment_on_cluster(job: BatchJob, model: Path, cases: Sequence["BatchCase"],
         ) from error
     with client:
         futures = {
-            client.submit(_segment, job, model.resolve(), case, pure=False, retries=RETRIES): case.name
-            for case in cases
+            client.submit(_segment, job, model.resolve(), case, pure=False, retries=RETRIES): case for case in cases
         }
         left = as_completed(futures, raise_errors=False)
         for future in left:
-            name = futures.pop(future)
+            case = futures.pop(future)
             if future.status == "cancelled":
                 raise InputError(f"The scheduler {job.scheduler} was lost: start the batch again with --resume.")
-            on_record(future.result() if future.status == "finished" else _lost(name, future.exception()))
+            on_record(future.result() if future.status == "finished" else _lost(case, future.exception()))
 
 
 def _segment(job: BatchJob, model: Path, case: "BatchCase") -> Record:
@@ -72,9 +69,9 @@ def _predictor(model: Path, device: str, runtime: str) -> "Predictor":
     return Predictor(model, device=device, runtime=runtime)
 
 
-def _lost(name: str, error: BaseException | None) -> Record:
+def _lost(case: "BatchCase", error: BaseException | None) -> Record:
     """The record of a case that never came back, e.g. since its workers died each time."""
     told = TeachFormerError(
         f"The cluster did not finish the case ({type(error).__name__}: {error}): see its workers' logs."
     )
-    return Record(case=name, state=FAILED, seconds=0.0, error=asdict(explain(told)))
+    return failure_record(case, told, 0.0)

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any
 from ..errors import InputError
 from .batch_state import STATE_FILES
 from .card import card_channels
+from .outputs import place, spelling
 
 LARGEST_TABLE = 64 * 2**20  # bytes
 CASE = "case"
@@ -20,6 +22,7 @@ CASE = "case"
 OPTIONS = ("region_ras", "suv_factor")
 MOST_LETTERS = 150  # of a case's name, which becomes that of a file
 RESERVED = ("summary", "con", "prn", "aux", "nul")
+NUMBERED = re.compile(r"(.+)_(\d{4})")  # nnU-Net's name of a case's image, without its ending
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,14 +61,18 @@ class BatchCase:
         return folder_pairs(self.folder, card)
 
 
-def find_cases(source: Path, card: Mapping[str, Any]) -> list[BatchCase]:
-    """The cases of a CSV table or a folder, sorted by name.
+def find_cases(source: Path, card: Mapping[str, Any], output: Path | None = None) -> list[BatchCase]:
+    """The cases of a CSV table or a folder, sorted by name: the same before, during and after the batch.
+
+    Args:
+        output: the folder of the results; where it lies in the folder of cases, it is no case.
 
     Raises:
-        InputError: no such file or folder, no cases in it, names that cannot be used, columns that are unknown.
+        InputError: no such file or folder, no cases in it, names that cannot be used, columns that are unknown, results
+            that would be taken for cases.
     """
     if source.is_dir():
-        cases = _folder_cases(source, card)
+        cases = _folder_cases(source, card, output)
     elif source.is_file():
         cases = _table_cases(source, card)
     else:
@@ -78,13 +85,12 @@ def find_cases(source: Path, card: Mapping[str, Any]) -> list[BatchCase]:
     seen: dict[str, str] = {}
     for case in cases:
         _check_name(case.name, source)
-        # Not all file systems tell A from a.
-        if (known := seen.setdefault(case.name.lower(), case.name)) is not case.name:
+        if (known := seen.setdefault(spelling(case.name), case.name)) is not case.name:
             raise InputError(f"{source} has two cases named {known} and {case.name}: give each a name of its own.")
     return sorted(cases, key=lambda case: case.name)
 
 
-def _folder_cases(folder: Path, card: Mapping[str, Any]) -> list[BatchCase]:
+def _folder_cases(folder: Path, card: Mapping[str, Any], output: Path | None) -> list[BatchCase]:
     from ..data.image import image_ending
 
     numbered: dict[str, list[str]] = {}
@@ -94,16 +100,36 @@ def _folder_cases(folder: Path, card: Mapping[str, Any]) -> list[BatchCase]:
         if path.name.startswith("."):
             continue
         if path.is_dir():
-            if any(path.glob(STATE_FILES)):  # the results of a batch
-                continue
-            subfolders.append(BatchCase(name=path.name, folder=path))
+            if not _holds_results(path, card, output):
+                subfolders.append(BatchCase(name=path.name, folder=path))
         elif ending := image_ending(path):
-            match = re.fullmatch(r"(.+)_(\d{4})", path.name[: -len(ending)])
+            match = NUMBERED.fullmatch(path.name[: -len(ending)])
             if match and int(match.group(2)) < len(channels) and (name := channels[int(match.group(2))]):
                 numbered.setdefault(match.group(1), []).append(f"{name}={path}")
             elif match:
                 numbered.setdefault(match.group(1), [])
-    return [BatchCase(name=name, inputs=tuple(pairs)) for name, pairs in numbered.items()] or subfolders
+    cases = [BatchCase(name=name, inputs=tuple(pairs)) for name, pairs in numbered.items()] or subfolders
+    if output and place(output) == place(folder):
+        alike = next((case.name for case in cases if NUMBERED.fullmatch(case.name)), None)
+        if alike:
+            raise InputError(
+                f"{output} holds the cases, and the result of {alike} would be taken for an image of another one: give "
+                "another folder for the results."
+            )
+    return cases
+
+
+def _holds_results(folder: Path, card: Mapping[str, Any], output: Path | None) -> bool:
+    """Whether a folder in that of the cases has the results of a batch in it, of this one or another."""
+    if any(folder.glob(STATE_FILES)):
+        return True
+    if output is None or not Path(place(output)).is_relative_to(place(folder)):
+        return False
+    from .case_folder import folder_pairs
+
+    if folder_pairs(folder, card):
+        raise InputError(f"{output} lies in the folder of the case {folder.name}: give another one for the results.")
+    return True
 
 
 def _numbered_channels(folder: Path, card: Mapping[str, Any]) -> list[str | None]:
@@ -129,13 +155,25 @@ def _numbered_channels(folder: Path, card: Mapping[str, Any]) -> list[str | None
 
 def _table_cases(file: Path, card: Mapping[str, Any]) -> list[BatchCase]:
     text = _read_table(file)
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text), strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text), strict=True)
+    rows: list[list[str]] = []
+    lines: list[int] = []
     try:
-        header = [cell.strip() for cell in next(rows, [])]
-        columns = _columns(header, file, card)
-        return [_row_case(cells, columns, file, rows.line_num) for cells in rows if any(cell.strip() for cell in cells)]
+        for cells in reader:
+            rows.append([cell.strip() for cell in cells])
+            lines.append(reader.line_num)
     except csv.Error as error:
-        raise InputError(f"{file}, line {rows.line_num}, is not CSV ({error}): save the table again.") from error
+        raise InputError(f"{file}, line {reader.line_num}, is not CSV ({error}): save the table again.") from error
+    header, *rows = _without_empty_columns(rows) or [[]]
+    columns = _columns(header, file, card)
+    return [_row_case(cells, columns, file, line) for cells, line in zip(rows, lines[1:], strict=False) if any(cells)]
+
+
+def _without_empty_columns(rows: list[list[str]]) -> list[list[str]]:
+    """The rows without columns in which none holds anything, nor the header: spreadsheets leave such behind."""
+    width = max(map(len, rows), default=0)
+    used = [column for column in range(width) if any(column < len(row) and row[column] for row in rows)]
+    return [[row[column] for column in used if column < len(row)] for row in rows]
 
 
 def _read_table(file: Path) -> str:
@@ -178,13 +216,14 @@ def _columns(header: list[str], file: Path, card: Mapping[str, Any]) -> list[str
 def _row_case(cells: list[str], columns: list[str], file: Path, line: int) -> BatchCase:
     if len(cells) > len(columns):
         raise InputError(f"{file}, line {line}, has {len(cells)} cells for {len(columns)} columns: quote commas.")
-    row = {column: cell.strip() for column, cell in zip(columns, cells, strict=False)}
+    row = dict(zip(columns, cells, strict=False))
     if not all(cell.isprintable() for cell in row.values()):
         raise InputError(f"{file}, line {line}, has letters that cannot be printed: save the table again.")
     paths = {column: cell for column, cell in row.items() if column not in (CASE, *OPTIONS) and cell}
     return BatchCase(
         name=row.get(CASE, ""),
-        inputs=tuple(f"{channel}={(file.parent / path).resolve()}" for channel, path in paths.items()),
+        # A link is left as it is named: what it leads to may have no ending.
+        inputs=tuple(f"{name}={os.path.abspath(file.parent.resolve() / path)}" for name, path in paths.items()),
         region_ras=row.get("region_ras", ""),
         suv_factor=row.get("suv_factor", ""),
     )

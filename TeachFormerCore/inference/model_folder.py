@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from ..files import sha256_of
-from ..paths import SHIPPED_MODELS, user_models_folder
+from ..paths import SHIPPED_MODELS, keepable, user_models_folder
 from .card import CARD_FILE, WEIGHTS_FILE, Card, check_card, read_card_file
 
 if TYPE_CHECKING:
@@ -146,7 +146,8 @@ def remove_model(name: str) -> Path:
         if folder.is_symlink():  # somebody's own folder, made visible here
             folder.unlink()
         else:
-            _discard(folder)
+            with _put_aside(folder):
+                pass
     except OSError as error:
         raise InputError(f"The model {folder} could not be removed ({error.strerror}): remove the folder.") from error
     return folder
@@ -161,6 +162,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     Raises:
         InputError: something else is in its place, or it cannot be written.
     """
+    keepable(folder, "TEACHFORMER_MODELS")
     if folder.exists() and not (folder / CARD_FILE).is_file():
         raise InputError(f"{folder} exists and is not a model folder: choose another one.")
     try:
@@ -171,9 +173,8 @@ def new_folder(folder: Path) -> Iterator[Path]:
     try:
         yield building
         building.chmod(0o755)
-        if folder.exists():
-            _discard(folder)
-        os.replace(building, folder)
+        with _put_aside(folder):
+            os.replace(building, folder)
     except BaseException as error:
         shutil.rmtree(building, ignore_errors=True)
         if isinstance(error, OSError):
@@ -181,9 +182,18 @@ def new_folder(folder: Path) -> Iterator[Path]:
         raise
 
 
-def _discard(folder: Path) -> None:
-    """Removes a folder: gone from its name at once, whatever happens while its files are deleted."""
+@contextlib.contextmanager
+def _put_aside(folder: Path) -> Iterator[None]:
+    """Takes a folder that is there away from its name at once, and removes it at the end; after an error it is back."""
+    if not folder.exists():
+        yield
+        return
     away = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     away.rmdir()  # Windows renames onto nothing that exists
     os.replace(folder, away)
+    try:
+        yield
+    except BaseException:
+        os.replace(away, folder)
+        raise
     shutil.rmtree(away)

@@ -1,6 +1,8 @@
 """Where the results of one case go; light, so that a process can be set up before anything heavy is imported."""
 
-from collections.abc import Sequence
+import os
+import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +18,16 @@ def writing_threads(voxels: int) -> int:
     are 2.7 GB for the largest of the small images.
     """
     return 2 if voxels <= SMALL_IMAGE else 1
+
+
+def spelling(name: str) -> str:
+    """One spelling for all that some file system takes for the same name: A and a, and an umlaut's two codes."""
+    return unicodedata.normalize("NFC", name.lower())
+
+
+def place(path: Path) -> str:
+    """Where a path leads, links followed, in one spelling: two paths that are told apart are never one file."""
+    return spelling(os.path.realpath(path))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +56,11 @@ class Outputs:
         """The files that are wanted, by name."""
         return {name: path for name, path in vars(self).items() if path}
 
-    def check(self, inputs: Sequence[str]) -> None:
+    def check(self, inputs: Iterable[Path]) -> None:
         """Refuses outputs that could not be written, or would overwrite an input or each other, before any work.
 
         Args:
-            inputs: ``NAME=path`` each, as ``read_inputs`` takes them.
+            inputs: the files that are read, as ``match_inputs`` gives them.
 
         Raises:
             InputError: naming the output.
@@ -57,7 +69,7 @@ class Outputs:
         from ..data.image import check_folder, check_writable
         from .seg_nrrd import is_segmentation_file
 
-        taken = {Path(pair.partition("=")[2]).resolve() for pair in inputs}
+        taken = {place(path) for path in inputs}
         for name, path in self.given().items():
             if name == "statistics":
                 check_folder(path)
@@ -65,9 +77,9 @@ class Outputs:
                 check_writable(path)
             if name != "label" and is_segmentation_file(path):
                 raise InputError(f"{path} is the name of a segmentation, which only the mask is: use .nrrd or .nii.gz.")
-            if path.resolve() in taken:
+            if place(path) in taken:
                 raise InputError(f"The output {path} is also an input or another output: give each a name of its own.")
-            taken.add(path.resolve())
+            taken.add(place(path))
         if self.attention_gradcam:
             from .grad_cam import check_installed
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -335,3 +336,22 @@ def test_models_are_listed_checked_imported_and_removed(cli: Cli, tiny_model: Pa
     assert cli("models", "check", "tiny").returncode == 0
     assert cli("models", "remove", "tiny").returncode == 0
     assert cli("models", "check", "tiny").returncode == 2
+
+
+def test_a_model_is_listed_by_the_name_that_it_is_called_by(
+    tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The folder's, which a copy may have changed."""
+    from TeachFormerCore.commands import main
+    from TeachFormerCore.paths import user_models_folder
+
+    for name in ("first", "second"):
+        shutil.copytree(tiny_model, user_models_folder() / name)
+    assert main(["models", "list", "--json"]) == 0
+    names = [card["name"] for card in json.loads(capsys.readouterr().out)]
+    assert names[-2:] == ["first", "second"]
+    assert main(["models", "list"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()][-2:] == ["first", "second"]
+    for name in names[-2:]:
+        assert main(["models", "check", name]) == 0
+        assert main(["models", "remove", name]) == 0

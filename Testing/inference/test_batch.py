@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import SimpleITK as sitk
 
 from TeachFormerCore.commands import main
 from TeachFormerCore.data.image import OutputFiles
+from TeachFormerCore.errors import InputError
 from TeachFormerCore.inference.batch import shard_of
 from TeachFormerCore.inference.batch_state import DONE, FAILED, BatchState, Record, read_states, state_file
 from TeachFormerCore.inference.batch_summary import write_summary
@@ -162,6 +164,41 @@ def test_a_case_that_is_asked_for_anew_is_done_anew(
     assert [name for name in before if (before[name] != after[name]).any()] == ["b.nii.gz"]
 
 
+def test_a_case_that_is_asked_for_anew_and_fails_is_not_told_as_done(
+    model: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nor are its old results left, which nobody could tell from the others."""
+    rows = {name: f"{name},{images / f'{name}_0000.nii.gz'},{images / f'{name}_0001.nii.gz'}" for name in GOOD}
+    table, out = tmp_path / "cases.csv", tmp_path / "out"
+    call = ("--model", model, "--input", table, "--output", out, "--runtime", "torch")
+
+    def write_table() -> None:
+        table.write_text("\n".join(["case,CT,PET", *rows.values()]), encoding="utf-8")
+
+    def told() -> dict[str, tuple[str, int]]:
+        cases = json.loads((out / "summary.json").read_text(encoding="utf-8"))["cases"]
+        return {case["case"]: (case["state"], len(case["labels"])) for case in cases}
+
+    write_table()
+    assert batch(*call, "--shard", "1/2") == batch(*call, "--shard", "2/2") == 0
+    assert told() == dict.fromkeys(GOOD, ("done", 1))
+    right = rows["b"]
+    rows["b"] = f"b,{images / 'none.nii.gz'},{images / 'b_0001.nii.gz'}"
+    write_table()
+    assert batch(*call, "--resume", "--shard", "1/2") == 0
+    assert told() == {"a": ("done", 1), "b": ("open", 0), "c": ("done", 1)}, "another shard's, and still to do"
+    assert batch(*call, "--resume") == 1
+    assert told() == {"a": ("done", 1), "b": ("failed", 0), "c": ("done", 1)}
+    assert {path.name for path in out.glob("[abc].*")} == {"a.json", "a.nii.gz", "c.json", "c.nii.gz"}
+    rows["b"] = right
+    write_table()
+    for before in (2, 3):
+        capsys.readouterr()
+        assert batch(*call, "--resume") == 0
+        assert f"Done already: {before} of 3 cases." in capsys.readouterr().out
+    assert told() == dict.fromkeys(GOOD, ("done", 1))
+
+
 def test_a_call_that_fails_before_the_first_case_has_begun_nothing(model: Path, images: Path, tmp_path: Path) -> None:
     call = ("--model", model, "--input", images, "--output", tmp_path / "out")
     assert batch(*call, "--device", "cuda:7") == 2
@@ -193,6 +230,21 @@ def test_shards_share_a_folder_and_a_summary(done: Path, model: Path, images: Pa
     for name, mask in masks(out).items():
         np.testing.assert_array_equal(mask, masks(done)[name])
     assert batch(*call, "--shard", "2/2") == 2, "begun already"
+    assert batch(*call) == 2, "by its shards"
+    assert batch(*call, "--shard", "1/3") == 2, "some of its cases have results"
+
+
+def test_results_among_the_cases_are_none_of_them(model: Path, images: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        for channel, number in (("CT", 0), ("PET", 1)):
+            (tmp_path / name).mkdir(exist_ok=True)
+            shutil.copyfile(images / f"{name}_{number:04d}.nii.gz", tmp_path / name / f"{channel}.nii.gz")
+    out = tmp_path / "aa results"
+    out.mkdir()
+    call = ("--model", model, "--input", tmp_path, "--output", out, "--runtime", "torch")
+    assert [batch(*call, "--shard", f"{number}/2") for number in (1, 2)] == [0, 0]
+    assert states(out, "state-1-of-2.jsonl") == {"a": DONE}
+    assert states(out, "state-2-of-2.jsonl") == {"b": DONE}
 
 
 def test_shards_are_a_partition() -> None:
@@ -231,15 +283,50 @@ def test_a_table_gives_each_case_its_own_region(done: Path, model: Path, images:
     assert "suv_factor 'x' must be a number" in records["odd"].error["cause"] + records["odd"].error["fix"]  # type: ignore[index]
 
 
-def test_an_output_that_is_an_input_is_refused(model: Path, images: Path, tmp_path: Path) -> None:
+def test_an_output_that_is_an_input_is_refused(
+    model: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for number in (0, 1):
         image = sitk.ReadImage(str(images / f"a_{number:04d}.nii.gz"))
         sitk.WriteImage(image, str(tmp_path / ("x.nii.gz" if number == 0 else "pet.nii.gz")))
     (tmp_path / "cases.csv").write_text("case,CT,PET\nx,x.nii.gz,pet.nii.gz\n", encoding="utf-8")
     before = (tmp_path / "x.nii.gz").read_bytes()
-    assert batch("--model", model, "--input", tmp_path / "cases.csv", "--output", tmp_path, "--runtime", "torch") == 1
-    assert "also an input" in read_states(tmp_path)[1]["x"].error["cause"]  # type: ignore[index]
-    assert (tmp_path / "x.nii.gz").read_bytes() == before
+    call = ("--model", model, "--input", tmp_path / "cases.csv", "--output", tmp_path, "--runtime", "torch")
+    for more in ((), ("--resume",)):
+        assert batch(*call, *more) == 2
+        assert "x.nii.gz of the case x would overwrite an image of the case x" in capsys.readouterr().err
+        assert (tmp_path / "x.nii.gz").read_bytes() == before
+        assert not list(tmp_path.glob("state*"))
+
+
+def test_a_result_never_overwrites_an_image_of_another_case(
+    model: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where a link leads to it, and where it is another shard's."""
+    out = tmp_path / "out"
+    out.mkdir()
+    image = out / "a.nii.gz"
+    shutil.copyfile(images / "b_0000.nii.gz", image)
+    (tmp_path / "link.nii.gz").symlink_to(image)
+    rows = ["case,CT,PET", f"a,{images}/a_0000.nii.gz,{images}/a_0001.nii.gz", f"b,link.nii.gz,{images}/b_0001.nii.gz"]
+    (tmp_path / "cases.csv").write_text("\n".join(rows), encoding="utf-8")
+    before = image.read_bytes()
+    call = ("--model", model, "--input", tmp_path / "cases.csv", "--output", out, "--runtime", "torch")
+    assert batch(*call, "--resume", "--shard", "1/2") == 2
+    assert "a.nii.gz of the case a would overwrite an image of the case b" in capsys.readouterr().err
+    assert image.read_bytes() == before
+
+
+@pytest.mark.parametrize("more", [(), ("--resume",)])
+def test_files_of_no_batch_are_not_overwritten(
+    more: tuple[str, ...], model: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The masks that somebody has drawn may have the cases' names too."""
+    (tmp_path / "b.nii.gz").write_bytes(b"drawn by hand")
+    call = ("--model", model, "--input", images, "--output", tmp_path, "--runtime", "torch", *more)
+    assert batch(*call) == 2
+    assert "b.nii.gz exists already, and a result would overwrite it: give another folder" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["b.nii.gz"]
 
 
 def start(*words: object) -> subprocess.Popen[str]:
@@ -354,8 +441,12 @@ def test_a_state_that_cannot_be_written_stops_the_batch(
 
 def test_state_and_summary_by_hand(tmp_path: Path) -> None:
     file = state_file(tmp_path, None)
-    BatchState(file, {"model": "m"})
+    begun = BatchState(file, {"model": "m"}, resume=False)
+    with pytest.raises(InputError, match="begun already"):  # two at once
+        BatchState(file, {"model": "m"}, resume=False)
+    begun.withdraw()
     assert not file.exists(), "nothing was begun"
+    file.write_bytes(b'{"bat')  # killed while it began
     error = {"cause": "c", "fix": "f", "original": "", "exit_code": 2}
     BatchState(file, {"model": "m"}).append(Record(case="x", state=FAILED, seconds=1.0, error=error))
     BatchState(file, {"model": "other"})
@@ -363,6 +454,7 @@ def test_state_and_summary_by_hand(tmp_path: Path) -> None:
     with file.open("ab") as stream:
         stream.write(b'\xff\n[1]\n{"case": 3}\n' + b"[" * 100_000 + b'\n{"case": "y", "state": "failed"')
     BatchState(file, {}).append(Record(case="z", state=DONE, seconds=3.0))
+    BatchState(file, {}).withdraw()
     facts, records = read_states(tmp_path)
     assert facts == [{}, {"model": "m"}]
     assert {name: record.state for name, record in records.items()} == {"x": FAILED, "y": DONE, "z": DONE}
@@ -379,3 +471,41 @@ def test_state_and_summary_by_hand(tmp_path: Path) -> None:
         ("y", "done", "GTV", "3", ""),
         ("z", "open", "", "", ""),
     ]
+
+
+def recorded(case: str, state: str, task: str, ended: float) -> Record:
+    return Record(case=case, state=state, seconds=1.0, task=task, ended=ended)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        ([(DONE, "t", 1)], [(FAILED, "t", 2)], (DONE, "t")),
+        ([(FAILED, "t", 2)], [(DONE, "t", 1)], (DONE, "t")),
+        ([(DONE, "old", 1)], [(FAILED, "new", 2)], (FAILED, "new")),
+        ([(FAILED, "new", 2)], [(DONE, "old", 1)], (FAILED, "new")),
+        ([(DONE, "new", 2)], [(DONE, "old", 1)], (DONE, "new")),
+        ([(DONE, "t", 1), (FAILED, "t", 2)], [], (FAILED, "t")),
+    ],
+)
+def test_which_record_of_a_case_holds(
+    first: list[tuple], second: list[tuple], expected: tuple[str, str], tmp_path: Path
+) -> None:
+    """In one file the last; of two files that it is done, for one task; else the later."""
+    for number, entries in enumerate((first, second), 1):
+        for entry in entries:
+            BatchState(state_file(tmp_path, (number, 2)), {}).append(recorded("x", *entry))
+    record = read_states(tmp_path)[1]["x"]
+    assert (record.state, record.task) == expected
+
+
+def test_numbers_that_are_none_are_passed_over(tmp_path: Path) -> None:
+    lines = [f'{{"case": "{name}", "state": "done", "seconds": {number}}}' for name, number in
+             (("a", "NaN"), ("b", "1e999"), ("c", "1" + 400 * "0"), ("d", "2"))]  # fmt: skip
+    (tmp_path / "state.jsonl").write_text("\n".join([*lines, ""]), encoding="utf-8")
+    assert {name: record.seconds for name, record in read_states(tmp_path)[1].items()} == {
+        "a": 0,
+        "b": 0,
+        "c": 0,
+        "d": 2,
+    }

@@ -1,6 +1,7 @@
 """The cases of a batch from tables and folders."""
 
 import json
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,28 @@ def test_a_table_as_excel_writes_it(tmp_path: Path) -> None:
     assert [Path(pair.partition("=")[2]).name for pair in case.inputs] == ["c.nii", "p.nii"]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "case,CT,PET,\na,c.nii,p.nii,\n",
+        "case;CT;PET;;\r\na;c.nii;p.nii; ;\r\n;;;;\r\n",
+        "case,,CT,PET\na,,c.nii,p.nii,,\n",
+    ],
+)
+def test_columns_that_are_empty_throughout_are_none(tmp_path: Path, text: str) -> None:
+    (case,) = find_cases(table(tmp_path, text), CARD)
+    assert case.name == "a"
+    assert case.inputs == (f"CT={tmp_path.resolve()}/c.nii", f"PET={tmp_path.resolve()}/p.nii")
+
+
+def test_a_link_in_a_table_keeps_its_name(tmp_path: Path) -> None:
+    """What it leads to may have no ending, as in a store by content."""
+    touch(tmp_path, "store/ab12")
+    (tmp_path / "ct.nii.gz").symlink_to(tmp_path / "store" / "ab12")
+    (case,) = find_cases(table(tmp_path, "case,CT\na,sub/../ct.nii.gz\n"), CARD)
+    assert case.inputs == (f"CT={tmp_path.resolve()}/ct.nii.gz",)
+
+
 BAD_TABLES = {
     "empty": ("", "no column 'case'"),
     "header only": ("case,CT,PET\n", "holds no cases"),
@@ -77,6 +100,9 @@ BAD_TABLES = {
     "the summary": ("case,CT\nSummary,b\n", "cannot be the name of a file"),
     "long name": (f"case,CT\n{'a' * 200},b\n", "at most 150"),
     "twice": ("case,CT\na,b\nA,c\n", "two cases named a and A"),
+    "twice, in two codes": (f"case,CT\nä,b\n{unicodedata.normalize('NFD', 'Ä')},c\n", "two cases named ä and"),
+    "cells without a column": ("case,CT,\na,b,\nc,d,e\n", "column ''"),
+    "misspelt and empty": ("case,CT,regoin_ras\na,b,\n", "column 'regoin_ras'"),
 }
 
 
@@ -127,6 +153,38 @@ def test_subfolders_by_channel(tmp_path: Path) -> None:
 def test_the_results_of_a_batch_are_no_case(tmp_path: Path) -> None:
     touch(tmp_path, "A/CT.nii.gz", "results/A.nii.gz", "results/state-1-of-2.jsonl")
     assert names_of(find_cases(tmp_path, CARD)) == {"A": ["CT=CT.nii.gz"]}
+
+
+@pytest.mark.parametrize("place", ["results", "results/first", "new", "new/first"])
+def test_the_folder_of_the_results_is_no_case_before_it_holds_any(tmp_path: Path, place: str) -> None:
+    """Shards that start at different moments find it absent, empty, or with results."""
+    touch(tmp_path, "A/CT.nii.gz", "B/CT.nii.gz")
+    (tmp_path / "results").mkdir()
+    output = tmp_path / place
+    if place.startswith("new"):
+        assert set(names_of(find_cases(tmp_path, CARD, output))) == {"A", "B", "results"}, "somebody's own"
+        (tmp_path / "results").rmdir()
+    for name in ("", "A.nii.gz", "CT.nii.gz", "state-1-of-2.jsonl"):
+        output.mkdir(parents=True, exist_ok=True)
+        if name and name != "CT.nii.gz":
+            touch(output, name)
+        assert set(names_of(find_cases(tmp_path, CARD, output))) == {"A", "B"}
+
+
+@pytest.mark.parametrize("place", ["A", "A/results"])
+def test_results_among_the_images_of_a_case_are_refused(tmp_path: Path, place: str) -> None:
+    touch(tmp_path, "A/CT.nii.gz", "B/CT.nii.gz")
+    with pytest.raises(InputError, match="lies in the folder of the case A"):
+        find_cases(tmp_path, CARD, tmp_path / place)
+
+
+def test_results_that_would_be_taken_for_images_are_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "hip_0001_0000.nii.gz", "hip_0001_0001.nii.gz")
+    assert set(names_of(find_cases(tmp_path, CARD, tmp_path / "out"))) == {"hip_0001"}
+    with pytest.raises(InputError, match="hip_0001 would be taken for an image"):
+        find_cases(tmp_path, CARD, tmp_path)
+    touch(tmp_path, "named/hip/CT.nii.gz")
+    assert set(names_of(find_cases(tmp_path / "named", CARD, tmp_path / "named"))) == {"hip"}
 
 
 def dicom_slice(file: Path, modality: str) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -204,6 +205,24 @@ def test_a_file_that_is_gone_between_two_looks_is_lacking(tiny_model: Path, monk
     monkeypatch.setattr(Path, "is_file", lambda path: True)
     with pytest.raises(InputError, match="lacks its file weights.safetensors"):
         read_card(tiny_model)
+
+
+def test_a_model_that_is_replaced_is_there_whenever_it_ends(tiny_model: Path, monkeypatch) -> None:
+    """Regression: a kill while the former files were deleted left no model at all."""
+    card = read_card(tiny_model)
+    there: list[bool] = []
+    remove = shutil.rmtree
+
+    def watched(folder: Path, **options: object) -> None:
+        there.append((tiny_model / "model.json").is_file())
+        remove(folder, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", watched)
+    weights = tiny_model.parent / "weights.safetensors"
+    shutil.copy(tiny_model / "weights.safetensors", weights)
+    write_model(tiny_model, card | {"description": "new"}, weights)
+    assert there == [True]
+    assert read_card(tiny_model)["description"] == "new"
 
 
 def test_two_processes_on_one_model_folder_do_not_disturb_each_other(tiny_model: Path) -> None:

@@ -100,11 +100,10 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 from TeachFormerCore.inference.cancellation import Cancellation
-from TeachFormerCore.inference.results import CancellableFiles, _Writers
+from TeachFormerCore.inference.results import _Writers
 noise = sitk.GetImageFromArray(np.random.default_rng(0).normal(size=(150, 150, 150)).astype(np.float32))
 with Cancellation() as cancellation:
-    cancellation.files = files = CancellableFiles()
-    with files, _Writers(files, noise.GetNumberOfPixels()) as writers:
+    with cancellation.new_files() as files, _Writers(files, noise.GetNumberOfPixels()) as writers:
         for number in range(1000):
             writers.write(lambda: noise, Path(sys.argv[1]) / f"{number}.nii.gz")
 """
