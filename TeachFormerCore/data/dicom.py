@@ -2,7 +2,7 @@
 
 import contextlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +14,16 @@ from .integrity import itk_reason
 
 # How far, in slice distances, a slice may lie from its place in an even stack.
 SLICE_TOLERANCE = 0.1
-POSITION = "0020|0032"  # ImagePositionPatient
-ORIENTATION = "0020|0037"  # ImageOrientationPatient
+SPACING_TOLERANCE = 1e-3  # of the spacing
+POSITION, ORIENTATION, SPACING, SOP_CLASS = "0020|0032", "0020|0037", "0028|0030", "0008|0016"
+# What every slice has to say of its place: ITK puts 0, or 1 mm, for what is missing. Name and how many numbers.
+GEOMETRY = {
+    POSITION: ("ImagePositionPatient (0020,0032)", 3),
+    ORIENTATION: ("ImageOrientationPatient (0020,0037)", 6),
+    SPACING: ("PixelSpacing (0028,0030)", 2),
+}
+# CT, MR and PET, enhanced or converted to it: they say it per frame, elsewhere, and ITK's own geometry is all there is.
+ENHANCED = {f"1.2.840.10008.5.1.4.1.1.{ending}" for ending in ("2.1", "2.2", "4.1", "4.3", "4.4", "130", "128.1")}
 HEADER_BYTES = 256  # enough for a DICOM file to say what it is
 
 
@@ -25,8 +33,8 @@ def dicom_series_files(folder: Path) -> list[str]:
     Raises:
         InputError: the folder holds no DICOM series, or several, or a damaged file.
     """
-    for path in sorted(folder.iterdir()):
-        if path.is_file() and (fault := dicom_fault(path)):
+    for path in _visible_files(folder):
+        if fault := dicom_fault(path):
             raise InputError(f"{path} {fault}: copy the DICOM series again.")
     try:
         # GDCM warns on every file of the folder that is not DICOM; that is not an error of the user's.
@@ -47,7 +55,8 @@ def read_dicom_series(folder: Path) -> sitk.Image:
     """The volume of the one DICOM series in a folder.
 
     Raises:
-        InputError: no series or several, a slice that is cut off, missing, doubled or out of place (a tilted gantry).
+        InputError: no series or several, a slice that is cut off, missing, doubled or out of place (a tilted gantry),
+            or does not say where it lies.
     """
     files = dicom_series_files(folder)
     _check_left_out(files, folder)
@@ -65,23 +74,15 @@ def read_dicom_stack(files: Iterable[Path], folder: Path) -> tuple[sitk.Image, l
         folder: where they are from, for the errors.
 
     Raises:
-        InputError: no files, one without a position or with another orientation, and as `read_dicom_series`.
+        InputError: no files, one that does not say where it lies or has another orientation, and as
+            `read_dicom_series`.
     """
-    places: list[tuple[float, Path]] = []
-    orientation = None
-    for file in sorted(files):
-        texts = _slice_tags(file)
-        here = _numbers(texts.get(ORIENTATION, ""))
-        position = _numbers(texts.get(POSITION, ""))
-        if len(here) != 6 or len(position) != 3:
-            raise InputError(f"{file} is no DICOM slice with a position and orientation: copy the series again.")
-        orientation = here if orientation is None else orientation
-        if not np.allclose(here, orientation, atol=1e-3):
-            raise InputError(f"{file} is turned against the other slices in {folder}: give one series alone.")
-        places.append((float(np.cross(orientation[:3], orientation[3:]) @ np.array(position)), file))
-    if not places:
+    slices = [(_geometry(file, _slice_tags(file)), file) for file in sorted(files)]
+    if not slices:
         raise InputError(f"The folder {folder} holds no DICOM slices.")
-    ordered = [file for _, file in sorted(places)]
+    orientation = _common_orientation(slices, folder)
+    normal = np.cross(orientation[:3], orientation[3:])
+    ordered = [file for _, file in sorted((float(normal @ here[POSITION]), file) for here, file in slices)]
     return _read_slices([str(file) for file in ordered], folder), ordered
 
 
@@ -94,7 +95,7 @@ def _slice_tags(file: Path) -> dict[str, str]:
             reader.ReadImageInformation()
     except RuntimeError as error:
         raise InputError(f"{file} could not be read as DICOM ({itk_reason(error)}): copy it again.") from error
-    return {tag: reader.GetMetaData(tag) for tag in (POSITION, ORIENTATION) if reader.HasMetaDataKey(tag)}
+    return {tag: reader.GetMetaData(tag) for tag in GEOMETRY if reader.HasMetaDataKey(tag)}
 
 
 def _numbers(text: str) -> list[float]:
@@ -117,21 +118,52 @@ def _read_slices(files: list[str], folder: Path) -> sitk.Image:
             image = reader.Execute()
     except RuntimeError as error:
         raise InputError(f"The DICOM series in {folder} could not be read ({itk_reason(error)}).") from error
-    # A file of many frames carries its positions elsewhere, and ITK's own geometry is all there is.
-    if image.GetDimension() == 3 and len(files) == image.GetSize()[2]:
-        _check_positions(files, reader, image, folder)
+    slices = [
+        {tag: reader.GetMetaData(number, tag) for tag in (*GEOMETRY, SOP_CLASS) if reader.HasMetaDataKey(number, tag)}
+        for number in range(len(files))
+    ]
+    enhanced = {texts.get(SOP_CLASS, "").strip("\0 ") for texts in slices} <= ENHANCED
+    # A file of many frames is as an enhanced one.
+    if not enhanced and image.GetDimension() == 3 and len(files) == image.GetSize()[2]:
+        paths = [Path(file) for file in files]
+        _check_geometry(
+            [(_geometry(path, texts), path) for path, texts in zip(paths, slices, strict=True)], image, folder
+        )
     return image
+
+
+def _geometry(file: Path, texts: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """The numbers of `GEOMETRY` of one slice."""
+    numbers = {tag: np.array(_numbers(texts.get(tag, ""))) for tag in GEOMETRY}
+    for tag, (name, count) in GEOMETRY.items():
+        if len(numbers[tag]) != count or (tag == SPACING and not (numbers[tag] > 0).all()):
+            raise InputError(
+                f"{file} has no {name} of {count} numbers, without which its voxels have no place in millimetres (an "
+                "anonymiser may have removed it): export the DICOM series again with it."
+            )
+    return numbers
+
+
+def _common_orientation(slices: list[tuple[dict[str, np.ndarray], Path]], folder: Path) -> np.ndarray:
+    orientation = slices[0][0][ORIENTATION]
+    for here, file in slices:
+        if not np.allclose(here[ORIENTATION], orientation, atol=1e-3):
+            raise InputError(f"{file} is turned against the other slices in {folder}: give one series alone.")
+    return orientation
 
 
 def _check_left_out(files: list[str], folder: Path) -> None:
     """GDCM passes over a slice that is cut off as over any file that is no image; at an end no gap would show it."""
     kind = _sop_class(Path(files[0]))
-    for path in sorted(set(folder.iterdir()) - set(map(Path, files))):
-        if not path.is_file():
-            continue
+    for path in sorted(set(_visible_files(folder)) - set(map(Path, files))):
         stub = path.stat().st_size < HEADER_BYTES and path.suffix and path.suffix == Path(files[0]).suffix
         if stub or (kind is not None and _sop_class(path) == kind):
             raise InputError(f"{path} is cut off or damaged: copy the DICOM series again.")
+
+
+def _visible_files(folder: Path) -> list[Path]:
+    """Its files, by name, but hidden ones: macOS leaves a small ``._NAME`` beside each file that it copies."""
+    return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
 
 
 def _sop_class(path: Path) -> bytes | None:
@@ -144,22 +176,28 @@ def _sop_class(path: Path) -> bytes | None:
     return match.group(1) if match else None
 
 
-def _check_positions(files: list[str], reader: sitk.ImageSeriesReader, image: sitk.Image, folder: Path) -> None:
+def _check_geometry(slices: list[tuple[dict[str, np.ndarray], Path]], image: sitk.Image, folder: Path) -> None:
     """A missing slice or a tilted gantry would shift anatomy: ITK spaces the slices evenly and goes on."""
-    if len(files) < 2 or not all(reader.HasMetaDataKey(number, POSITION) for number in range(len(files))):
+    _common_orientation(slices, folder)
+    for here, file in slices:
+        row, column = here[SPACING]
+        if not np.allclose((column, row), image.GetSpacing()[:2], rtol=SPACING_TOLERANCE):
+            x, y = image.GetSpacing()[:2]
+            raise InputError(
+                f"{file} has pixels of {column:g} x {row:g} mm, but the DICOM series in {folder} reads as {x:g} x "
+                f"{y:g} mm: export the whole series again, as CT, MR or PET."
+            )
+    if len(slices) < 2:
         return
-    positions = [_numbers(reader.GetMetaData(number, POSITION)) for number in range(len(files))]
-    if wrong := next((file for file, place in zip(files, positions, strict=True) if len(place) != 3), None):
-        raise InputError(f"{wrong} has no position of three numbers: copy the DICOM series again.")
-    steps = np.diff(positions, axis=0)
+    steps = np.diff([here[POSITION] for here, _file in slices], axis=0)
     step = np.median(steps, axis=0)
     distance = float(np.linalg.norm(step))
     errors = np.linalg.norm(steps - step, axis=1)
     worst = int(np.argmax(errors))
     if errors[worst] > SLICE_TOLERANCE * distance:
         raise InputError(
-            f"The DICOM series in {folder} misses slices or has some twice: from {Path(files[worst]).name} to "
-            f"{Path(files[worst + 1]).name} it is {np.linalg.norm(steps[worst]):.2f} mm, elsewhere {distance:.2f} mm. "
+            f"The DICOM series in {folder} misses slices or has some twice: from {slices[worst][1].name} to "
+            f"{slices[worst + 1][1].name} it is {np.linalg.norm(steps[worst]):.2f} mm, elsewhere {distance:.2f} mm. "
             "Export the whole series again, one time point in a folder."
         )
     normal = np.reshape(image.GetDirection(), (3, 3))[:, 2]

@@ -23,6 +23,8 @@ _NUMBERS_OR_NAN = re.compile(rf"({_NUMBER}|nan)(\s+({_NUMBER}|nan))*", re.IGNORE
 _VECTOR = rf"(none|\(\s*{_NUMBER}(\s*,\s*{_NUMBER})*\s*\))"
 _VECTORS = re.compile(rf"{_VECTOR}(\s+{_VECTOR})*")
 _WORDS = re.compile(r"[\w .,:;?()/+-]{1,200}|\"[^\"]{0,100}\"(\s+\"[^\"]{0,100}\")*")
+# Whatever is printed, as in "dim[0]"; ITK takes a colon for the end of a key, and would see another one.
+_META_KEY = re.compile(rb"\s{0,99}[^\s\0-\x1f\x7f=:][^\0-\x1f\x7f=:]{0,199}")
 _BOOLEAN = re.compile(r"(true|false|t|f|0|1|yes|no)", re.IGNORECASE)
 # One file beside the header, and no other place.
 _PLAIN_FILE = re.compile(r"[^/\\%:]{1,200}")
@@ -118,8 +120,8 @@ def _nrrd_fields(content: bytes) -> Iterator[tuple[str, str]]:
 def _meta_fields(content: bytes) -> Iterator[tuple[str, str]]:
     for number, line in enumerate(content.split(b"\n"), start=1):
         key, equals, value = line.partition(b"=")
-        name = key.decode("latin-1").strip()
-        if not equals or not re.fullmatch(r"\w[\w .|-]{0,199}", name) or b"\0" in value or len(value) > VALUE_LETTERS:
+        name = key.strip().decode("latin-1")  # no more is space for ITK
+        if not equals or not _META_KEY.fullmatch(key) or b"\0" in value or len(value) > VALUE_LETTERS:
             raise ValueError(f"line {number} is {line[:60].decode('latin-1')!r}")
         yield name, value.decode("latin-1").strip()
         if name == "ElementDataFile":

@@ -3,6 +3,7 @@
 import os
 import shutil
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from ..errors import InputError
 from .dicom import dicom_series_files as dicom_series_files
 from .dicom import read_dicom_series
 from .headers import header_fault
-from .integrity import damage, itk_reason, non_finite_voxels
+from .integrity import itk_reason, unsaid
 
 IMAGE_ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
 FARTHEST_MM = 100_000.0
@@ -38,11 +39,30 @@ def read_image(path: str | Path, *, single_slice: bool = False) -> sitk.Image:
         single_slice: whether a 2D image, or a volume with one slice, will do; it comes as a volume with one slice.
 
     Raises:
-        InputError: no such file, empty, truncated, not an image, not 3D, not scalar, or several or no DICOM series.
+        InputError: no such file, empty, truncated, damaged, not an image, not 3D, not scalar, or several or no DICOM
+            series.
     """
-    path = Path(path)
+    return _read(Path(path), single_slice=single_slice)[0]
+
+
+def read_finite_image(path: str | Path, *, single_slice: bool = False) -> sitk.Image:
+    """As :func:`read_image`, but refuses the NaN and infinite values that ITK reads as 0 from a NIfTI file.
+
+    Raises:
+        InputError: as ``read_image``, or a value that is not finite.
+    """
+    image, non_finite = _read(Path(path), single_slice=single_slice)
+    if non_finite:
+        raise InputError(
+            f"{path} holds {non_finite} voxels that are NaN or infinite: export the image again without them."
+        )
+    return image
+
+
+def _read(path: Path, *, single_slice: bool) -> tuple[sitk.Image, int]:
+    """A checked volume, and how many voxels that are not finite ITK has read as 0."""
     check_exists(path)
-    image = read_dicom_series(path) if path.is_dir() else _read_file(path)
+    image, non_finite = (read_dicom_series(path), 0) if path.is_dir() else _read_file(path)
     if image.GetNumberOfComponentsPerPixel() != 1:
         raise InputError(f"{path} has {image.GetNumberOfComponentsPerPixel()} values per voxel: give a scalar image.")
     if image.GetPixelID() in (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64):
@@ -56,21 +76,7 @@ def read_image(path: str | Path, *, single_slice: bool = False) -> sitk.Image:
         size = " x ".join(map(str, image.GetSize()))
         what = "give the folder of its DICOM series" if is_dicom_file(path) else "a 3D volume is needed"
         raise InputError(f"{path} holds a single slice ({size} voxels): {what}.")
-    return image
-
-
-def read_finite_image(path: str | Path, *, single_slice: bool = False) -> sitk.Image:
-    """As :func:`read_image`, but refuses the NaN and infinite values that ITK reads as 0 from a NIfTI file.
-
-    Raises:
-        InputError: as ``read_image``, or a value that is not finite.
-    """
-    path = Path(path)
-    image = read_image(path, single_slice=single_slice)
-    count = non_finite_voxels(path) if path.is_file() else 0
-    if count:
-        raise InputError(f"{path} holds {count} voxels that are NaN or infinite: export the image again without them.")
-    return image
+    return image, non_finite
 
 
 def is_dicom_file(path: Path) -> bool:
@@ -110,21 +116,25 @@ def _check_geometry(image: sitk.Image, path: Path) -> None:
         )
 
 
-def _read_file(path: Path) -> sitk.Image:
+def _read_file(path: Path) -> tuple[sitk.Image, int]:
+    """The image of a sound file, and how many voxels that are not finite ITK has read as 0."""
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty (0 bytes): copy or export it again.")
     if fault := header_fault(path):
         raise InputError(f"{path} could not be read as an image, it {fault}: export it again as NIfTI, NRRD or MHA.")
     try:
-        image = sitk.ReadImage(str(path))
+        with ThreadPoolExecutor(max_workers=1) as pool:  # at the same time: each has to unpack all voxels
+            looking = pool.submit(unsaid, path)
+            image = sitk.ReadImage(str(path))
     except RuntimeError as error:
         raise InputError(
             f"{path} could not be read as an image, it may be truncated or of another kind "
             f"({itk_reason(error)}): export it again as NIfTI, NRRD or MHA."
         ) from error
-    if fault := damage(path, image):
-        raise InputError(f"{path} {fault}: copy or export it again.")
-    return image
+    found = looking.result()
+    if found.damage:
+        raise InputError(f"{path} {found.damage}: copy or export it again.")
+    return image, found.non_finite
 
 
 class _HeldVoxels:
@@ -173,17 +183,24 @@ def check_folder(path: Path) -> None:
     """Refuses an output file whose folder is missing or not writable, or that is itself a folder."""
     if path.is_dir():
         raise InputError(f"{path} is a folder: give the name of a file.")
-    if not path.parent.is_dir():
-        raise InputError(f"The folder {path.parent} for the output {path.name} does not exist: create it first.")
-    if not os.access(path.parent, os.W_OK):
-        raise InputError(f"The folder {path.parent} for the output {path.name} is not writable.")
+    folder = _target(path).parent
+    if not folder.is_dir():
+        raise InputError(f"The folder {folder} for the output {path.name} does not exist: create it first.")
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"The folder {folder} for the output {path.name} is not writable.")
+
+
+def _target(path: Path) -> Path:
+    """Where a file is written: where a symbolic link leads, else the path as it is."""
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
 class OutputFiles:
     """Files that appear together or not at all: each is written into a temporary folder of its own beside its place.
 
     A folder, since a file can be removed for good with its folder only: whoever is about to write it (the image
-    libraries open it by themselves, in another thread) would make it anew.
+    libraries open it by themselves, in another thread) would make it anew. A symbolic link is written through: its
+    place is where it leads.
 
     Use as a context manager; on a clean exit every file is renamed to its name, on an error none remains.
     """
@@ -195,13 +212,14 @@ class OutputFiles:
         return self
 
     def temporary(self, path: Path) -> Path:
-        """A name with the same image ending in a temporary folder beside ``path``."""
+        """A name with the same image ending in a temporary folder beside the place of ``path``."""
+        target = _target(path)
         try:
-            folder = tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=path.parent)
+            folder = tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=target.parent)
         except OSError as error:
             raise _cannot_write(path, str(error.strerror)) from error
         temporary = Path(folder) / f"file{image_ending(path) or path.suffix}"
-        self._pending.append((temporary, path))
+        self._pending.append((temporary, target))
         return temporary
 
     def write_image(self, image: sitk.Image, path: Path) -> None:
@@ -209,7 +227,7 @@ class OutputFiles:
         temporary = self.temporary(path)
         try:
             sitk.WriteImage(image, str(temporary), useCompression=True)
-            same = same_bits(voxels(_read_file(temporary)), voxels(image))
+            same = same_bits(voxels(_read_file(temporary)[0]), voxels(image))
         except (RuntimeError, OSError) as error:
             raise _cannot_write(path, itk_reason(error)) from error
         except InputError as error:

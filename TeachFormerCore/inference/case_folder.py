@@ -63,7 +63,8 @@ def _channel(name: str, card: Mapping[str, Any]) -> str | None:
 
 def _modality(folder: Path) -> str | None:
     """What the first DICOM file of a folder says it is: CT, PT, MR, ..."""
-    for path in sorted(path for path in folder.iterdir() if path.is_file())[:PROBED]:
+    files = (path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    for path in sorted(files)[:PROBED]:
         with path.open("rb") as file:
             if file.read(132)[128:] != b"DICM" or dicom_fault(path):
                 continue

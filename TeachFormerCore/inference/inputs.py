@@ -16,6 +16,7 @@ from ..data.suv import read_suv
 from ..data.units import check_channel, mark_as_suv
 from ..errors import InputError
 from .card import card_channels
+from .region import as_percent, share_covered
 
 PET_UNITS = ("suv", "bqml")
 MODALITY_ALIASES = {"CT": "CT", "PET": "PET", "PT": "PET", "MR": "MR", "MRI": "MR"}
@@ -140,17 +141,29 @@ def check_inputs(
             )
 
 
-def input_notices(images: Mapping[str, sitk.Image], card: Mapping[str, Any]) -> list[str]:
-    """What a user should know of images that `check_inputs` has accepted: what is resampled, which channel is empty."""
+def input_notices(
+    images: Mapping[str, sitk.Image], card: Mapping[str, Any], *, computed: Grid | None = None
+) -> list[str]:
+    """What a user should know of images that `check_inputs` has accepted.
+
+    What is resampled, what it does not cover of the part that is computed, and which channel is empty.
+
+    Args:
+        computed: that part; the whole reference unless given.
+    """
     channels = card_channels(card)
     present = [channel.name for channel in channels if channel.name in images]
     reference = Grid.of(images[present[0]])
-    return [
-        f"{name} ({Grid.of(images[name]).describe()}) was resampled onto the grid of {present[0]} "
-        f"({reference.describe()})."
-        for name in present[1:]
-        if not Grid.of(images[name]).same_as(reference)
-    ] + [
+
+    def resampled(name: str) -> str:
+        grid = Grid.of(images[name])
+        said = f"{name} ({grid.describe()}) was resampled onto the grid of {present[0]} ({reference.describe()})."
+        covered = as_percent(share_covered(computed or reference, by=grid))
+        return (
+            f"{said} It covers {covered} of what was computed: the model saw nothing in the rest." if covered else said
+        )
+
+    return [resampled(name) for name in present[1:] if not Grid.of(images[name]).same_as(reference)] + [
         f"{channel.name} was not given: the model saw an empty image in its place."
         for channel in channels
         if channel.name not in images

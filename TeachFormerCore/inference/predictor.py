@@ -9,6 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..data.grid import Grid, patient_grid
+from ..data.image import voxels
 from ..data.preparation import to_model_grid
 from ..errors import InputError
 from .body import body_box
@@ -19,7 +20,7 @@ from .ladder import down_the_ladder
 from .memory_plan import MemoryPlan, plan_memory
 from .model_folder import find_model, read_card
 from .placing import Placing
-from .region import Region
+from .region import Region, region_notices
 from .runtimes import open_runtime
 from .runtimes.interface import Rung, Runtime, volumetric, window_of
 from .windows import predict_windows
@@ -177,9 +178,11 @@ class Predictor:
         placing = Placing(model_grid=grid, reference=reference, start=tuple(start), size=tuple(size))
         label = placing.label(maps.probabilities)
         times.append(time.perf_counter())
+        notices = [*self.notices, *input_notices(images, self.card, computed=view)]
+        notices += region_notices(region, whole, voxels(label)) if region else []
         prediction = Prediction(
             label=label,
-            notices=(*self.notices, *input_notices(images, self.card), *([notice] if notice else [])),
+            notices=(*notices, *([notice] if notice else [])),
             maps=maps,
             image=image,
             placing=placing,

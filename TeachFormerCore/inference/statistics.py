@@ -11,6 +11,7 @@ import SimpleITK as sitk
 
 from ..data.grid import Grid, resample
 from ..data.image import voxels
+from .region import as_percent
 
 # Radius in mm of the sphere of 1 mL, SUVpeak's.
 PEAK_RADIUS_MM = (3 * 1000 / (4 * np.pi)) ** (1 / 3)
@@ -32,7 +33,9 @@ def statistics(
     """The content of ``statistics.json``; what cannot be measured is None, never NaN.
 
     ``sd`` is the population's; percentiles are interpolated linearly. Voxels that an image does not cover are left out
-    of its values. MTV is the mask's volume, TLG = SUVmean * MTV.
+    of its values. MTV is the mask's volume, TLG = SUVmean * MTV: None where the PET leaves out more than 0.5 % of the
+    mask, which a notice tells. SUVmax is the highest of the PET's own voxels with their centres in the mask, since
+    interpolation lowers a maximum, and of the interpolated ones, since a small mask may hold no such centre.
 
     Args:
         prediction_label: label values as in the card.
@@ -42,21 +45,29 @@ def statistics(
     """
     grid = Grid.of(prediction_label)
     pet = next((c["name"] for c in card["channels"] if c["modality"] == "PET" and c["name"] in images), None)
-    values = voxels(prediction_label)
-    labels = []
+    label = voxels(prediction_label)
+    labels: list[dict[str, Any]] = []
+    notices = list(notices)
     for entry in card["labels"]:
         if entry["value"] == 0:
             continue
-        mask = values == entry["value"]
+        mask = label == entry["value"]
         box = _bounding_box(mask)
+        values_of = {name: _on(image, grid, box)[mask[box]] for name, image in images.items()}
+        covered = as_percent(_share_covered(values_of[pet])) if pet else None
+        if covered:
+            notices.append(
+                f"{pet} covers {covered} of the volume of {entry['name']}: its SUV figures are of that part, and TLG "
+                "is left out."
+            )
         labels.append(
             {
                 "value": entry["value"],
                 "name": entry["name"],
                 **_extent(mask[box], grid),
                 "mean_uncertainty": _mean_uncertainty(mask, box, uncertainty),
-                "channels": {name: _distribution(_on(image, grid, box)[mask[box]]) for name, image in images.items()},
-                "pet": None if pet is None else _pet_measures(mask, box, images[pet], grid),
+                "channels": {name: _distribution(inside) for name, inside in values_of.items()},
+                "pet": pet and _pet_measures(mask, box, images[pet], grid, values_of[pet], whole=covered is None),
             }
         )
     return {
@@ -108,13 +119,11 @@ def _on(image: sitk.Image, grid: Grid, box: Box) -> np.ndarray:
         return np.zeros(size, np.float32)
     if Grid.of(image).same_as(grid):
         return voxels(image)[box]
-    part = Grid(
-        size=tuple(reversed(size)),  # type: ignore[arg-type]
-        spacing=grid.spacing,
-        origin=tuple(float(mm) for mm in grid.point(np.array([box[2].start, box[1].start, box[0].start]))),  # type: ignore[arg-type]
-        direction=grid.direction,
-    )
-    return sitk.GetArrayFromImage(resample(image, part, background=float("nan")))
+    return sitk.GetArrayFromImage(resample(image, _part(grid, box), background=float("nan")))
+
+
+def _part(grid: Grid, box: Box) -> Grid:
+    return grid.part([part.start for part in reversed(box)], [part.stop - part.start for part in reversed(box)])
 
 
 def _distribution(values: np.ndarray) -> dict[str, float | None]:
@@ -134,17 +143,48 @@ def _distribution(values: np.ndarray) -> dict[str, float | None]:
     }
 
 
-def _pet_measures(mask: np.ndarray, box: Box, pet: sitk.Image, grid: Grid) -> dict[str, float | None]:
-    values = _distribution(_on(pet, grid, box)[mask[box]])
-    volume_ml = float(np.count_nonzero(mask[box])) * _voxel_volume(grid) / 1000
-    mean = values["mean"]
+def _share_covered(values: np.ndarray) -> float:
+    return float(np.isfinite(values).mean()) if values.size else 1.0
+
+
+def _pet_measures(
+    mask: np.ndarray, box: Box, pet: sitk.Image, grid: Grid, values: np.ndarray, *, whole: bool
+) -> dict[str, float | None]:
+    """The measures of one label.
+
+    Args:
+        values: the PET at the mask's voxels, NaN where it does not reach.
+        whole: whether it reaches all of them, or nearly.
+    """
+    volume_ml = float(values.size) * _voxel_volume(grid) / 1000
+    mean, highest = (_distribution(values)[name] for name in ("mean", "max"))
     return {
-        "suv_max": values["max"],
+        "suv_max": None if highest is None else float(_own_values(mask, box, pet, grid).max(initial=highest)),
         "suv_mean": mean,
         "suv_peak": suv_peak(mask, pet, grid),
         "mtv_ml": volume_ml,
-        "tlg": mean * volume_ml if mean is not None else (None if volume_ml else 0.0),
+        "tlg": (mean * volume_ml if mean is not None else 0.0) if whole else None,
     }
+
+
+def _own_values(mask: np.ndarray, box: Box, pet: sitk.Image, grid: Grid) -> np.ndarray:
+    """The PET's voxels, as they are, whose centres lie in the mask's; none where they are those of the grid."""
+    own = Grid.of(pet)
+    if own.same_as(grid):
+        return np.zeros(0)
+    part = _part(grid, box)
+    index = own.index(part.corners())
+    first = np.maximum(np.ceil(index.min(axis=0)), 0).astype(int)
+    size = np.minimum(np.floor(index.max(axis=0)) + 1, own.size).astype(int) - first
+    if (size <= 0).any():
+        return np.zeros(0)
+    inside = sitk.GetImageFromArray(mask[box].astype(np.uint8))
+    inside.SetOrigin(part.origin)
+    inside.SetSpacing(part.spacing)
+    inside.SetDirection(part.direction)
+    there = voxels(resample(inside, own.part(first, size), nearest=True)) > 0
+    here = tuple(slice(a, a + n) for a, n in zip(first[::-1], size[::-1], strict=True))
+    return voxels(pet)[here][there].astype(np.float64)
 
 
 def suv_peak(mask: np.ndarray, pet: sitk.Image, grid: Grid) -> float | None:

@@ -83,7 +83,9 @@ BAD = {
     "null byte": (".mha", "ElementDataFile", "ElementDataFi\0e"),
     "no file": (".mha", "ElementDataFile = LOCAL\n", ""),
     "a file elsewhere": (".mha", "LOCAL", "/etc/passwd"),
-    "a key of nothing": (".mha", "AnatomicalOrientation", "-1"),
+    "a key of nothing": (".mha", "AnatomicalOrientation", ""),
+    "a key that ITK ends earlier": (".mha", "AnatomicalOrientation =", "NDims: -3 ="),
+    "a key not to be printed": (".mha", "AnatomicalOrientation", "a\x1bc"),
 }
 
 
@@ -163,3 +165,17 @@ def test_what_simpleitk_writes_is_read(tmp_path: Path, ending: str, compressed: 
     file = tmp_path / f"x{ending}"
     sitk.WriteImage(image, str(file), compressed)
     np.testing.assert_array_equal(sitk.GetArrayFromImage(read_image(file)), sitk.GetArrayFromImage(image))
+
+
+@pytest.mark.parametrize("ending", [".nrrd", ".mha"])
+@pytest.mark.parametrize("source", [".nii.gz", ".nrrd", ".mha"])
+def test_what_simpleitk_converts_is_read(tmp_path: Path, source: str, ending: str) -> None:
+    """It hands on what one format's header says as keys in the other: "dim[0] = 3", "NRRD_kinds[0] = domain"."""
+    first, second = tmp_path / f"first{source}", tmp_path / f"second{ending}"
+    image = sitk.GetImageFromArray(np.arange(60).reshape(3, 4, 5).astype(np.int16))
+    image.SetMetaData("of one's own, [with] (brackets) & \N{MICRO SIGN}/\N{LATIN SMALL LETTER SHARP S}", "1")
+    sitk.WriteImage(image, str(first))
+    sitk.WriteImage(sitk.ReadImage(str(first)), str(second))
+    if (source, ending) == (".nii.gz", ".mha"):
+        assert b"\ndim[0] = 3\n" in second.read_bytes()
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(read_image(second)), np.arange(60).reshape(3, 4, 5))

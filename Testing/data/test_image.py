@@ -13,7 +13,15 @@ import pytest
 import SimpleITK as sitk
 
 from TeachFormerCore.data.dicom_lengths import dicom_fault
-from TeachFormerCore.data.image import OutputFiles, check_writable, image_like, read_image, same_bits, voxels
+from TeachFormerCore.data.image import (
+    OutputFiles,
+    check_writable,
+    image_like,
+    read_finite_image,
+    read_image,
+    same_bits,
+    voxels,
+)
 from TeachFormerCore.data.integrity import non_finite_voxels
 from TeachFormerCore.errors import InputError
 
@@ -94,6 +102,51 @@ def test_gzip_written_in_parts_or_with_more_behind(tmp_path, volume):
     for path in (parts, unzipped):
         with pytest.raises(InputError, match=f"cut off: it holds {len(plain) - 8} of {len(plain)} bytes"):
             read_image(path)
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nrrd", ".mha"])
+@pytest.mark.parametrize("kind", [np.int16, np.float32])
+def test_a_flipped_bit_is_never_read(tmp_path, ending, kind):
+    """Most flips in a compressed stream leave its length as it is, and ITK stops before the checksum."""
+    array = np.random.default_rng(0).normal(0, 300, (6, 20, 20)).astype(kind)
+    path = write(sitk.GetImageFromArray(array), tmp_path / f"flip{ending}")
+    whole = path.read_bytes()
+    for seed in range(25):
+        random = np.random.default_rng(seed)
+        content = bytearray(whole)
+        content[random.integers(len(whole) // 2, len(whole) - 8)] ^= 1 << random.integers(8)
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=r"flip\."):
+            read_finite_image(path)
+        assert non_finite_voxels(path) == 0
+
+
+def test_a_flipped_bit_in_a_second_member_and_bytes_behind_the_last(tmp_path, volume):
+    plain = write(volume, tmp_path / "plain.nii").read_bytes()
+    first, second = gzip.compress(plain[:5000]), gzip.compress(plain[5000:])
+    path = tmp_path / "parts.nii.gz"
+    path.write_bytes(first + second + bytes(512))
+    assert np.array_equal(voxels(read_image(path)), voxels(volume))
+    flipped = bytearray(second)
+    flipped[len(second) // 2] ^= 4
+    for content in (first + flipped, first + second + b"something else"):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=r"parts\.nii\.gz is cut off or damaged"):
+            read_image(path)
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_values_that_are_not_finite_are_found_wherever_they_lie(tmp_path, compressed):
+    """The file is read in pieces that end in the middle of a voxel."""
+    array = np.zeros((40, 41, 43), np.float64)
+    places = np.random.default_rng(1).choice(array.size, 500, replace=False)
+    array.flat[places] = np.nan
+    array.flat[[0, -1]] = np.inf
+    path = write(sitk.GetImageFromArray(array), tmp_path / ("x.nii.gz" if compressed else "x.nii"))
+    count = int((~np.isfinite(array)).sum())
+    assert non_finite_voxels(path) == count
+    with pytest.raises(InputError, match=f"holds {count} voxels that are NaN or infinite"):
+        read_finite_image(path)
 
 
 def test_swapped_bytes(tmp_path):
@@ -278,8 +331,94 @@ def test_a_position_that_is_none(tmp_path, position):
     old = b"-10\\5\\37.5 "
     assert old in content
     path.write_bytes(content.replace(old, position.ljust(len(old))))
-    with pytest.raises(InputError, match=r"_003.dcm has no position of three numbers"):
+    with pytest.raises(InputError, match=r"_003.dcm has no ImagePositionPatient \(0020,0032\) of 3 numbers"):
         read_image(tmp_path / "lost")
+
+
+def edit_slice(path: Path, *keywords: str, **others: str) -> None:
+    """Takes elements from a DICOM file, or gives them other values."""
+    slice_ = pydicom.dcmread(path)
+    for keyword in keywords:
+        delattr(slice_, keyword)
+    for keyword, value in others.items():
+        setattr(slice_, keyword, value)
+    slice_.save_as(path)
+
+
+@pytest.mark.parametrize("number", [1, 3, 6])
+@pytest.mark.parametrize(
+    ("keyword", "named"),
+    [
+        ("PixelSpacing", r"PixelSpacing \(0028,0030\) of 2 numbers"),
+        ("ImagePositionPatient", r"ImagePositionPatient \(0020,0032\) of 3 numbers"),
+        ("ImageOrientationPatient", r"ImageOrientationPatient \(0020,0037\) of 6 numbers"),
+    ],
+)
+def test_a_slice_that_does_not_say_where_it_lies(tmp_path, number, keyword, named):
+    """ITK puts it at 0, or has its pixels of 1 mm."""
+    write_series(tmp_path / "lost")
+    edit_slice(tmp_path / "lost" / f"1.2.3.1_{number:03d}.dcm", keyword)
+    with pytest.raises(InputError, match=f"_{number:03d}.dcm has no {named}"):
+        read_image(tmp_path / "lost")
+
+
+@pytest.mark.parametrize("keyword", ["PixelSpacing", "ImagePositionPatient", "ImageOrientationPatient"])
+def test_a_whole_series_that_does_not_say_where_it_lies(tmp_path, keyword):
+    write_series(tmp_path / "lost")
+    for path in (tmp_path / "lost").iterdir():
+        edit_slice(path, keyword)
+    with pytest.raises(InputError, match=f"has no {keyword}"):
+        read_image(tmp_path / "lost")
+
+
+def test_a_single_slice_says_where_it_lies_too(tmp_path):
+    write_series(tmp_path / "one", count=1)
+    assert read_image(tmp_path / "one", single_slice=True).GetSpacing()[:2] == pytest.approx((0.7, 0.9))
+    edit_slice(tmp_path / "one" / "1.2.3.1_001.dcm", "PixelSpacing")
+    with pytest.raises(InputError, match="has no PixelSpacing"):
+        read_image(tmp_path / "one", single_slice=True)
+
+
+def test_slices_with_other_pixels_or_turned(tmp_path):
+    for name, tags, said in [
+        ("pixels", {"PixelSpacing": [0.9, 0.8]}, r"_003.dcm has pixels of 0.8 x 0.9 mm, .* reads as 0.7 x 0.9 mm"),
+        ("turned", {"ImageOrientationPatient": [1, 0, 0, 0, 0, -1]}, r"_003.dcm is turned against the other slices"),
+    ]:
+        write_series(tmp_path / name)
+        edit_slice(tmp_path / name / "1.2.3.1_003.dcm", **tags)
+        with pytest.raises(InputError, match=said):
+            read_image(tmp_path / name)
+
+
+def test_enhanced_slices_say_it_elsewhere(tmp_path):
+    """Some scanners write enhanced files of one frame each."""
+    array = write_series(tmp_path / "enhanced")
+    for path in (tmp_path / "enhanced").iterdir():
+        slice_ = pydicom.dcmread(path)
+        slice_.SOPClassUID = slice_.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.2.1"
+        shared = slice_.SharedFunctionalGroupsSequence = [pydicom.Dataset()]
+        frames = slice_.PerFrameFunctionalGroupsSequence = [pydicom.Dataset()]
+        for group, name, keyword in [
+            (shared[0], "PixelMeasuresSequence", "PixelSpacing"),
+            (shared[0], "PlaneOrientationSequence", "ImageOrientationPatient"),
+            (frames[0], "PlanePositionSequence", "ImagePositionPatient"),
+        ]:
+            item = pydicom.Dataset()
+            setattr(item, keyword, getattr(slice_, keyword))
+            delattr(slice_, keyword)
+            setattr(group, name, [item])
+        slice_.NumberOfFrames = 1
+        slice_.save_as(path)
+    image = read_image(tmp_path / "enhanced")
+    assert sorted(voxels(image)[:, 0, 0]) == sorted(array[:, 0, 0])
+
+
+@pytest.mark.parametrize("content", [b"\0\5\x16\7" + bytes(78), b""])
+def test_what_macos_leaves_beside_a_series(tmp_path, content):
+    array = write_series(tmp_path / "mac")
+    for path in list((tmp_path / "mac").iterdir()):
+        path.with_name(f"._{path.name}").write_bytes(content)
+    assert np.array_equal(voxels(read_image(tmp_path / "mac")), array)
 
 
 def test_a_tilted_gantry(tmp_path):
@@ -320,6 +459,27 @@ def test_files_are_as_readable_as_any_other(tmp_path, volume):
     with OutputFiles() as files:
         files.write_image(volume, tmp_path / "mask.nii.gz")
     assert (tmp_path / "mask.nii.gz").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_symbolic_link_is_written_through(tmp_path, volume):
+    for folder in ("here", "store"):
+        (tmp_path / folder).mkdir()
+    links = {name: tmp_path / "here" / name for name in ("mask.nii.gz", "new.nii.gz", "text.json")}
+    for name, link in links.items():
+        link.symlink_to(tmp_path / "store" / f"of {name}")
+    (tmp_path / "store" / "of mask.nii.gz").write_bytes(b"what was there before")
+    check_writable(links["mask.nii.gz"])
+    with OutputFiles() as files:
+        files.write_image(volume, links["mask.nii.gz"])
+        files.write_image(volume, links["new.nii.gz"])
+        files.write_text("text", links["text.json"])
+    assert all(link.is_symlink() for link in links.values())
+    assert sorted(os.listdir(tmp_path / "here")) == sorted(links)
+    assert sorted(os.listdir(tmp_path / "store")) == sorted(f"of {name}" for name in links)
+    assert np.array_equal(voxels(read_image(links["mask.nii.gz"])), voxels(volume))
+    (tmp_path / "here" / "lost.nii.gz").symlink_to(tmp_path / "nowhere" / "lost.nii.gz")
+    with pytest.raises(InputError, match=r"nowhere for the output lost\.nii\.gz does not exist"):
+        check_writable(tmp_path / "here" / "lost.nii.gz")
 
 
 @pytest.mark.parametrize("fault", [ValueError, KeyboardInterrupt])

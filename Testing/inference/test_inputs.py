@@ -8,6 +8,7 @@ import pytest
 import SimpleITK as sitk
 
 from TeachFormerCore.data.channels import default_normalisation
+from TeachFormerCore.data.grid import Grid
 from TeachFormerCore.errors import InputError
 from TeachFormerCore.inference.inputs import check_inputs, input_notices, match_inputs, read_inputs
 
@@ -194,3 +195,28 @@ def test_channels_on_one_grid_leave_no_notice(files):
     known = card("CT", "PET")
     inputs = read_inputs([f"CT={files['CT']}", f"PET={files['PET']}"], known)
     assert input_notices(inputs.images, known) == []
+
+
+def test_what_a_channel_leaves_out_is_told():
+    """A PET of the lowest slice of four, 3 mm of 12."""
+    known = card("CT", "PET")
+    images = {"CT": volume("CT"), "PET": volume("PET")[:, :, :1]}
+    (notice,) = input_notices(images, known)
+    assert notice.startswith("PET (6 x 5 x 1 voxels of 2 x 2 x 3 mm) was resampled onto the grid of CT (")
+    assert notice.endswith("It covers 25 % of what was computed: the model saw nothing in the rest.")
+    lower_half = Grid.of(images["CT"]).part((0, 0, 0), (6, 5, 2))
+    (notice,) = input_notices(images, known, computed=lower_half)
+    assert "It covers 50 % of what was computed" in notice
+    (notice,) = input_notices(images, known, computed=lower_half.part((0, 0, 0), (6, 5, 1)))
+    assert notice.endswith("mm).")
+    (notice,) = input_notices({"CT": images["PET"], "PET": images["CT"]}, known)
+    assert notice.endswith("mm).")
+
+
+def test_a_pet_converted_twice_is_refused(files, tmp_path):
+    twice = tmp_path / "twice.nii.gz"
+    sitk.WriteImage(volume("PET", scale=2.5e-4), str(twice))
+    with pytest.raises(InputError, match=r"twice\.nii\.gz reaches only 0\.003, .*converted twice"):
+        read_inputs([f"PET={twice}"], card("PET"))
+    with pytest.raises(InputError, match="--suv-factor given"):
+        read_inputs([f"PET={files['PET']}"], card("PET"), "bqml", 2.5e-4)

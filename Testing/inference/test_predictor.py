@@ -218,3 +218,18 @@ def test_entropy_and_range_by_hand() -> None:
     )
     np.testing.assert_allclose(unit_range(np.array([2.0, 3.0, 4.0])), [0, 0.5, 1])
     np.testing.assert_array_equal(unit_range(np.full(3, 7.0)), 0)
+
+
+def test_a_box_that_cuts_the_tumour_or_the_image_is_said(predictor: Predictor, case: dict[str, sitk.Image]) -> None:
+    """The tumour's half-axes of 18, 12 and 24 mm about RAS (20, -20, 440); the image begins at z = 398 mm."""
+    assert predictor.run(case, region=parse_region("20,-20,440,24,18,30")).notices == ()
+    (notice,) = predictor.run(case, region=parse_region("20,-20,440,24,18,15")).notices
+    assert notice.startswith("What was segmented reaches the wall of the region's box")
+    (notice,) = predictor.run(case, region=parse_region("20,-20,398.25,24,18,80")).notices
+    assert notice == "Of the region's box, 50 % lies inside the image: the rest was not computed."
+
+
+def test_a_pet_of_a_part_of_the_region_is_said(predictor: Predictor, case: dict[str, sitk.Image]) -> None:
+    case["PET"] = case["PET"][:, :, 10:11]
+    (notice,) = predictor.run(case).notices
+    assert notice.endswith("It covers 3 % of what was computed: the model saw nothing in the rest.")

@@ -151,6 +151,7 @@ def test_voxels_that_an_image_does_not_cover_are_left_out():
     assert found["channels"]["CT"]["min"] == found["channels"]["CT"]["mean"] == 7
     assert found["pet"]["suv_peak"] == pytest.approx(7)
     assert found["pet"]["mtv_ml"] == pytest.approx(0.216)
+    assert found["pet"]["tlg"] is None
     away = image(np.full((10, 10, 5), 7.0, np.float32), origin=(500.0, 0.0, 0.0))
     found = measure(label, {"PET": away})["labels"][0]
     assert found["channels"]["PET"]["mean"] is None
@@ -161,6 +162,50 @@ def test_voxels_that_an_image_does_not_cover_are_left_out():
         "mtv_ml": pytest.approx(0.216),
         "tlg": None,
     }
+
+
+def test_a_pet_of_one_slice_gives_no_tlg_and_says_so():
+    """Of ten slices, of which the tumour has five."""
+    label = box((10, 8, 8), (2, 2, 2), (7, 6, 6))
+    label[9, 7, 7] = 2
+    pet = np.zeros((10, 8, 8), np.float32)
+    pet[4] = 8
+    result = measure(image(label), {"PET": image(pet)[:, :, 4:5]})
+    tumour, node = (entry["pet"] for entry in result["labels"])
+    assert (tumour["suv_max"], tumour["suv_mean"], tumour["mtv_ml"], tumour["tlg"]) == (8, 8, pytest.approx(0.08), None)
+    assert (node["suv_max"], node["tlg"]) == (None, None)
+    assert result["notices"] == [
+        "a notice",
+        "PET covers 20 % of the volume of tumour: its SUV figures are of that part, and TLG is left out.",
+        "PET covers less than 1 % of the volume of node: its SUV figures are of that part, and TLG is left out.",
+    ]
+    whole = measure(image(label), {"PET": image(pet)})
+    assert whole["notices"] == ["a notice"]
+    assert whole["labels"][0]["pet"]["tlg"] == pytest.approx(8 / 5 * 0.08)
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (1.3, 1.7, 2.2), (9.0, 9.0, 9.0)])
+@pytest.mark.parametrize("direction", [None, OBLIQUE])
+def test_suv_max_is_of_the_pet_s_own_voxels(spacing, direction):
+    """One hot voxel of 4 mm between the voxels of the label, finer or coarser: interpolation stays below it."""
+    pet = np.ones((13, 13, 13), np.float32)
+    pet[6, 6, 6] = 20
+    pet[0, 0, 0] = 50  # outside the mask
+    origin = np.reshape(direction or np.eye(3), (3, 3)) @ [-24.0, -24.0, -24.0]  # so that it lies at 0
+    pet = image(pet, (4.0, 4.0, 4.0), origin, direction)
+    size = [int(40 // mm) for mm in spacing]
+    label = np.ones(size[::-1], np.uint8)
+    origin = [-mm * n / 2 + 0.5 * mm + 0.3 for mm, n in zip(spacing, size, strict=True)]
+    found = measure(image(label, spacing, origin), {"PET": pet})["labels"][0]
+    assert found["channels"]["PET"]["max"] < 19
+    assert found["pet"]["suv_max"] == 20
+
+
+def test_suv_max_of_a_mask_between_the_pet_s_voxels_is_interpolated():
+    pet = np.zeros((4, 4, 4), np.float32)
+    pet[:, :, 2:] = 6
+    found = measure(image(np.ones((1, 1, 1), np.uint8), origin=(6.0, 6.0, 6.0)), {"PET": image(pet, (4.0, 4.0, 4.0))})
+    assert found["labels"][0]["pet"]["suv_max"] == pytest.approx(3)
 
 
 def test_empty_labels_give_zeros_and_nulls():
