@@ -46,7 +46,7 @@ def train(config: TrainConfig) -> Path:
     """Trains a network, or resumes where the run stopped, and returns the run's folder.
 
     The folder then holds ``weights.safetensors``, ``per_case.csv`` (Dice of the val cases on the model's grid, with the
-    final weights, once), ``predictions/`` (label and probabilities of these cases), ``subsets.csv`` (their Dice with
+    final weights, once), ``predictions/`` (label and logits of these cases), ``subsets.csv`` (their Dice with
     every subset of the channels, after channel dropout), ``manifest.json`` (patients, hashes, versions, teachers) and
     ``metrics.csv``; where cases are kept out of the whole cross-validation, ``kept_out.csv`` and
     ``predictions_kept_out/`` too.
