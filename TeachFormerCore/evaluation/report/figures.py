@@ -298,7 +298,7 @@ def _label_beside(axes: "Axes", labels: list[tuple[float, float, str, str]]) -> 
 def _fewer(arm: Arm, most: int) -> str:
     """Says on how many patients, where it is not all."""
     count = len(arm.results.patients)
-    return "" if count == most else f"  ({count} patients)"
+    return "" if count == most else f"  (n = {count})"
 
 
 def _bubble_legends(figure: "Figure", arms: Sequence[Arm], scale: float) -> None:
