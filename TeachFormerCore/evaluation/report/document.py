@@ -248,7 +248,7 @@ def _pictures(arms: Sequence[Arm], comparisons: Sequence[Comparison], cohort: Co
             "bubbles",
             "Dice over size",
             "Each bubble is an arm, its area the FLOPs of one window. Lines are what needs no network of its own. n: "
-            "the patients of an arm that was scored on fewer than others; paired differences compare it, heights do not.",
+            "the patients of an arm scored on fewer than others; paired differences compare it, heights do not.",
             figures.bubble_chart(arms),
         ),
         (
