@@ -33,7 +33,7 @@ def dicom_series_files(folder: Path) -> list[str]:
     Raises:
         InputError: the folder holds no DICOM series, or several, or a damaged file.
     """
-    for path in _visible_files(folder):
+    for path in visible_files(folder):
         if fault := dicom_fault(path):
             raise InputError(f"{path} {fault}: copy the DICOM series again.")
     try:
@@ -155,13 +155,13 @@ def _common_orientation(slices: list[tuple[dict[str, np.ndarray], Path]], folder
 def _check_left_out(files: list[str], folder: Path) -> None:
     """GDCM passes over a slice that is cut off as over any file that is no image; at an end no gap would show it."""
     kind = _sop_class(Path(files[0]))
-    for path in sorted(set(_visible_files(folder)) - set(map(Path, files))):
+    for path in sorted(set(visible_files(folder)) - set(map(Path, files))):
         stub = path.stat().st_size < HEADER_BYTES and path.suffix and path.suffix == Path(files[0]).suffix
         if stub or (kind is not None and _sop_class(path) == kind):
             raise InputError(f"{path} is cut off or damaged: copy the DICOM series again.")
 
 
-def _visible_files(folder: Path) -> list[Path]:
+def visible_files(folder: Path) -> list[Path]:
     """Its files, by name, but hidden ones: macOS leaves a small ``._NAME`` beside each file that it copies."""
     return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import SimpleITK as sitk
 
+from ..data.dicom import visible_files
 from ..data.dicom_lengths import dicom_fault
 from ..data.image import image_ending
 from ..errors import InputError
@@ -63,8 +64,7 @@ def _channel(name: str, card: Mapping[str, Any]) -> str | None:
 
 def _modality(folder: Path) -> str | None:
     """What the first DICOM file of a folder says it is: CT, PT, MR, ..."""
-    files = (path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
-    for path in sorted(files)[:PROBED]:
+    for path in visible_files(folder)[:PROBED]:
         with path.open("rb") as file:
             if file.read(132)[128:] != b"DICM" or dicom_fault(path):
                 continue

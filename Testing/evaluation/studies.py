@@ -14,6 +14,7 @@ from scipy.ndimage import gaussian_filter
 from TeachFormerCore.data.channels import Channel, default_normalisation
 from TeachFormerCore.data.prepared import PreparationPlan, PreparedData, open_prepared, write_plan
 from TeachFormerCore.evaluation.overlap import dice
+from TeachFormerCore.evaluation.report.cases import Cohort
 
 # The study of `conftest`: its patients, who is kept out of which fold, and the runs that are not finished.
 PATIENTS = [f"P{number}" for number in range(8)]
@@ -86,6 +87,20 @@ def write_prepared(folder: Path, patients: Sequence[str], *, empty: Sequence[str
     )
     write_plan(folder, plan, dict.fromkeys(cases, (48.0, 42.0, 36.0)))
     return folder
+
+
+def cohort_of(prepared: Path) -> Cohort:
+    """A folder of `write_prepared` as the report takes it."""
+    data = open_prepared(prepared)
+    return Cohort(
+        dataset=data.plan.dataset,
+        licence=None,
+        patients=data.plan.patients,
+        labels={"GTV": 1},
+        spacing=data.plan.spacing,
+        channels=[channel.__dict__ for channel in data.plan.channels],
+        load=data.load,
+    )
 
 
 def write_study(

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from studies import ARMS, FOLDS, PATIENTS, rows_of, write_prepared, write_study
+from studies import ARMS, FOLDS, PATIENTS, cohort_of, rows_of, write_prepared, write_study
 
 from TeachFormerCore.commands import main
 from TeachFormerCore.data.prepared import open_prepared
@@ -38,19 +38,6 @@ def written(study_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     (study_folder / "all_minus_eq1_fold0_seed0" / "audit.json").write_text(json.dumps(audit), encoding="utf-8")
     assert main(["report", str(study_folder), "--output", str(folder)]) == 0
     return folder
-
-
-def cohort_of(prepared: Path) -> Cohort:
-    data = open_prepared(prepared)
-    return Cohort(
-        dataset=data.plan.dataset,
-        licence=None,
-        patients=data.plan.patients,
-        labels={"GTV": 1},
-        spacing=data.plan.spacing,
-        channels=[channel.__dict__ for channel in data.plan.channels],
-        load=data.load,
-    )
 
 
 def facts(run) -> NetworkFacts:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from studies import ARMS, PATIENTS, write_prepared, write_study
+from studies import ARMS, PATIENTS, cohort_of, write_prepared, write_study
 
 from TeachFormerCore.data.prepared import open_prepared
 from TeachFormerCore.errors import InputError
@@ -102,19 +102,6 @@ def test_the_surest_candidate_ranks_first(tmp_path: Path):
     results, damaged = score_study(study, cohort)
     assert damaged == []
     assert picai_score([one.detected for one in results["one"].results])["average_precision"] == 1
-
-
-def cohort_of(folder: Path) -> Cohort:
-    data = open_prepared(folder)
-    return Cohort(
-        dataset=data.plan.dataset,
-        licence=None,
-        patients=data.plan.patients,
-        labels={"GTV": 1},
-        spacing=data.plan.spacing,
-        channels=[channel.__dict__ for channel in data.plan.channels],
-        load=data.load,
-    )
 
 
 def test_stacked_slices_have_overlap_and_no_distances(tmp_path: Path):

@@ -316,7 +316,8 @@ def _notes(study: Study) -> list[str]:
         notes.append(f"Interim: {counted} not finished (see 'Not in the figures'); every figure may change.")
     if damaged_count:
         notes.append(f"Finished runs that could not be used: {damaged_count} (see 'Not in the figures').")
-    replaced = sorted({run.folder.name for run in study.runs if _was_taught_by_others(run, study)})
+    weights_of = {run.folder.name: run.manifest["weights_sha256"] for run in study.runs}
+    replaced = sorted({run.folder.name for run in study.runs if _was_taught_by_others(run, weights_of)})
     if replaced:
         notes.append(
             f"Taught by weights that are not those of the teacher's run in this report, which was trained anew since: "
@@ -331,8 +332,8 @@ def _notes(study: Study) -> list[str]:
     return notes
 
 
-def _was_taught_by_others(run: Run, study: Study) -> bool:
-    weights_of = {other.folder.name: other.manifest["weights_sha256"] for other in study.runs}
+def _was_taught_by_others(run: Run, weights_of: Mapping[str, str]) -> bool:
+    """Whether a teacher's weights are not those of its run's folder; one that is not there cannot be told."""
     return any(
         weights_of.get(Path(teacher["run"]).name, teacher["weights_sha256"]) != teacher["weights_sha256"]
         for teacher in run.manifest["teachers"]

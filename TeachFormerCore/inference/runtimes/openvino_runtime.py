@@ -106,12 +106,14 @@ def _compile(core: Any, graph: Path, place: str, settings: dict[str, Any], cache
     """
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        if _hashes(cache) != _noted_hashes(cache):
+        known = _hashes(cache)
+        if known != _noted_hashes(cache):
             for blob in cache.glob(BLOBS):
                 blob.unlink()
+            known = {}
         compiled = core.compile_model(str(graph), place, {**settings, "CACHE_DIR": str(cache)})
-        if (hashes := _hashes(cache)) != _noted_hashes(cache):
-            write_whole(cache / HASHES, json.dumps(hashes))
+        if {blob.name for blob in cache.glob(BLOBS)} != known.keys():
+            write_whole(cache / HASHES, json.dumps(_hashes(cache)))
     except (OSError, RuntimeError):  # a folder that cannot be written, or a cache that was damaged
         return core.compile_model(str(graph), place, settings)
     return compiled
